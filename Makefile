@@ -1,0 +1,40 @@
+# make train: from a fresh clone to a generated sample.   make test: every test.   make lint: ruff and mypy.
+PYTHON ?= python3
+PY := .venv/bin/python
+DATA := data/sample
+RUN := runs/tiny-mlx
+PACKAGES := gpt_core data_prep mlx_gpt torch_gpt
+
+.PHONY: train test lint clean
+
+train: $(DATA)/manifest.json
+	$(PY) -m mlx_gpt.train --preset tiny --data $(DATA) --run $(RUN) --vocab-size 4096 --steps 600
+	@echo "--- the model goes on from \"واش راك\" (three seeds)"
+	@for seed in 1 2 3; do $(PY) -m mlx_gpt.generate --checkpoint $(RUN) --prompt "واش راك" --max-tokens 30 --seed $$seed; done
+	@echo "plots: $(RUN)/plots/loss.png $(RUN)/plots/grad_norm.png"
+
+$(DATA)/manifest.json: | .venv/installed
+	$(PY) -m data_prep --source sample --out $(DATA) --vocab-size 4000
+
+test: .venv/installed-dev
+	$(PY) -m pytest
+
+lint: .venv/installed-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy $(PACKAGES) tests
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt | .venv/bin/python
+	$(PY) -m pip install -q -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
+	$(PY) -m pip install -q -r requirements-dev.txt
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv data runs

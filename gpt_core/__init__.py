@@ -1,0 +1,1 @@
+"""What both twins must agree on: configuration, names, numbers, files. No machine-learning framework is imported here."""

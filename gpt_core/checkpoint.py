@@ -1,0 +1,178 @@
+"""A checkpoint belongs to neither framework: float32 weights and moments by name, configuration, state, tokenizer."""
+
+import dataclasses
+import json
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gpt_core.config import GPTConfig, TrainConfig, from_dict
+from gpt_core.errors import InputError
+from gpt_core.files import new_folder, sha256, write_text
+from gpt_core.names import parameters
+
+FORMAT_VERSION = 1
+MODEL, OPTIMIZER, CONFIG, STATE, TOKENIZER = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "config.json",
+    "state.json",
+    "tokenizer.json",
+)
+LATEST = "latest"
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint. Arrays are float32; moments are `<name>.m` and `<name>.v`."""
+
+    folder: Path
+    model: GPTConfig
+    train: TrainConfig
+    step: int
+    manifest_sha256: str
+    tokenizer_sha256: str
+    weights: Arrays
+    moments: Arrays
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is kept."""
+    return run / f"step_{step:06d}"
+
+
+def config_json(model: GPTConfig, train: TrainConfig) -> str:
+    """Both configurations as the text of config.json."""
+    return json.dumps({"model": dataclasses.asdict(model), "train": dataclasses.asdict(train)}, indent=2) + "\n"
+
+
+def save(
+    run: Path,
+    model: GPTConfig,
+    train: TrainConfig,
+    step: int,
+    tokens: int,
+    weights: Arrays,
+    moments: Arrays,
+    tokenizer: Path,
+    manifest_sha256: str,
+    versions: dict[str, str],
+) -> Path:
+    """Writes step_NNNNNN/ beside and renames it into place, moves `latest`, then removes all but the newest ones."""
+    folder = step_folder(run, step)
+    with new_folder(folder) as beside:
+        save_file(weights, beside / MODEL, metadata={"format": "pt"})
+        save_file(moments, beside / OPTIMIZER, metadata={"format": "pt"})
+        (beside / CONFIG).write_text(config_json(model, train), encoding="utf-8")
+        shutil.copyfile(tokenizer, beside / TOKENIZER)
+        state = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "tokens": tokens,
+            "manifest_sha256": manifest_sha256,
+            "tokenizer_sha256": sha256(beside / TOKENIZER),
+            "versions": {"python": platform.python_version(), "numpy": np.__version__} | versions,
+            "files": {name: sha256(beside / name) for name in (MODEL, OPTIMIZER, CONFIG, TOKENIZER)},
+        }
+        (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    write_text(run / LATEST, folder.name + "\n")
+    for old in step_folders(run)[: -train.keep_last]:
+        shutil.rmtree(old)
+    return folder
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    if not run.is_dir():
+        return []
+    return sorted(path for path in run.iterdir() if re.fullmatch(r"step_\d{6,}", path.name) and path.is_dir())
+
+
+def find(path: Path, flag: str) -> Path:
+    """The checkpoint folder that `path` names: itself, or the latest of a run folder. Raises InputError."""
+    if (path / STATE).is_file():
+        return path
+    if (path / LATEST).is_file():
+        name = (path / LATEST).read_text(encoding="utf-8", errors="replace").strip()
+        if re.fullmatch(r"step_\d{6,}", name) and (path / name / STATE).is_file():
+            return path / name
+        raise InputError(f"{path / LATEST} names {name!r}, which is not a checkpoint: there are {_there(path)}")
+    if not path.is_dir():
+        raise InputError(f"{flag} {path} does not exist: give a run folder or one of its step_NNNNNN folders")
+    raise InputError(f"{flag} {path} is no checkpoint, {STATE} is missing: there are {_there(path)}")
+
+
+def load(folder: Path) -> Checkpoint:
+    """Reads a checkpoint after checking its hashes, and its names and shapes against the contract table."""
+    state = _read_json(folder / STATE)
+    try:
+        version, step = state["format_version"], state["step"]
+        hashes, manifest, tokenizer = state["files"], state["manifest_sha256"], state["tokenizer_sha256"]
+        whole = isinstance(step, int) and step >= 0 and isinstance(manifest, str) and isinstance(tokenizer, str)
+        if version != FORMAT_VERSION or not whole or set(hashes) != {MODEL, OPTIMIZER, CONFIG, TOKENIZER}:
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / STATE} is not the state of a checkpoint of format version {FORMAT_VERSION}") from error
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing: the checkpoint is not whole, use another one")
+        if sha256(folder / name) != expected:
+            raise InputError(f"{folder / name} does not have the SHA-256 in {STATE}: it is corrupt, use another checkpoint")
+    config = _read_json(folder / CONFIG)
+    if set(config) != {"model", "train"}:
+        raise InputError(f"{folder / CONFIG} has the keys {sorted(config)}, expected model and train")
+    model = from_dict(GPTConfig, config["model"], str(folder / CONFIG))
+    train = from_dict(TrainConfig, config["train"], str(folder / CONFIG))
+    shapes = {parameter.name: parameter.shape for parameter in parameters(model)}
+    moment_shapes = {f"{name}.{moment}": shape for name, shape in shapes.items() for moment in ("m", "v")}
+    return Checkpoint(
+        folder=folder,
+        model=model,
+        train=train,
+        step=step,
+        manifest_sha256=manifest,
+        tokenizer_sha256=tokenizer,
+        weights=read_arrays(folder / MODEL, shapes),
+        moments=read_arrays(folder / OPTIMIZER, moment_shapes),
+    )
+
+
+def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    """The float32 arrays of a safetensors file, which must be exactly those of `shapes`; InputError lists what differs."""
+    try:
+        with safe_open(path, framework="np") as file:
+            names = set(file.keys())
+            if names != set(shapes):
+                missing, extra = sorted(set(shapes) - names), sorted(names - set(shapes))
+                raise InputError(f"{path} does not fit its config: missing {missing or 'none'}, unknown {extra or 'none'}")
+            for name, shape in shapes.items():
+                found = file.get_slice(name)
+                if tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
+                    raise InputError(
+                        f"{path} has {name} as {found.get_dtype()} {found.get_shape()}, expected F32 {list(shape)}"
+                    )
+            return {name: file.get_tensor(name) for name in shapes}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}): use another checkpoint") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({type(error).__name__}): use another checkpoint") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a JSON {type(value).__name__}, expected an object: use another checkpoint")
+    return value
+
+
+def _there(run: Path) -> str:
+    return ", ".join(path.name for path in step_folders(run)) or "no step_NNNNNN folders in it"

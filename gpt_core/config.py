@@ -1,0 +1,157 @@
+"""Configuration: the model, the training run, and the presets. Every field is a command-line flag of both trainers."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from gpt_core.cli import flag
+from gpt_core.errors import InputError
+
+DType = Literal["float32", "bfloat16", "float16"]
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+def option(default: Any, help: str, *, on_resume: str = "fixed") -> Any:
+    """A documented field. `on_resume`: "fixed" if a resumed run must keep it, "free" if it only steers the run."""
+    return field(default=default, metadata={"help": help, "on_resume": on_resume})
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Architecture: GPT-2 with pre-LayerNorm, learned positions, tanh GELU, biases, tied embedding and head, no dropout."""
+
+    vocab_size: int = option(10_240, "rows of the embedding, tokens; those beyond the tokenizer's are padding")
+    block_size: int = option(512, "context length, tokens")
+    n_layer: int = option(12, "transformer blocks")
+    n_head: int = option(12, "attention heads a block")
+    n_embd: int = option(768, "width of the residual stream")
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+        if self.n_embd % self.n_head:
+            raise InputError(f"--n-embd {self.n_embd} is not a multiple of --n-head {self.n_head}: change one of them")
+        if self.vocab_size > 65_536:
+            raise InputError(f"--vocab-size {self.vocab_size} is over 65536, the most that uint16 shards can hold")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The recipe of a run; together with GPTConfig and the data it determines every batch and every learning rate."""
+
+    micro_batch_size: int = option(2, "sequences in one forward and backward pass")
+    accumulation: int = option(2, "micro-batches whose gradients are summed for one optimizer step")
+    epochs: int = option(2, "passes over the training tokens; ignored when steps is given", on_resume="horizon")
+    steps: int | None = option(None, "optimizer steps in all, instead of epochs", on_resume="horizon")
+    schedule: Schedule = option("constant", "learning rate after warm-up: constant, or linear or cosine decay")
+    lr: float = option(1e-3, "peak learning rate")
+    min_lr: float = option(0.0, "learning rate at the end of a linear or cosine decay")
+    warmup_steps: int = option(0, "optimizer steps over which the learning rate rises linearly to its peak")
+    beta1: float = option(0.9, "AdamW decay rate of the first moment, a step")
+    beta2: float = option(0.999, "AdamW decay rate of the second moment, a step")
+    weight_decay: float = option(0.01, "decoupled weight decay of the matrices, times the learning rate a step")
+    grad_clip: float = option(1.0, "largest global norm of the gradient, larger ones are scaled down to it")
+    seed: int = option(1337, "seed of the initial weights and of the order of the batches")
+    dtype: DType = option("float32", "dtype of the matrix products; weights and moments stay float32", on_resume="free")
+    val_every: int = option(20, "optimizer steps between validations", on_resume="free")
+    val_batches: int = option(
+        4, "micro-batches of packed windows, and about as many tokens of rows, a validation", on_resume="free"
+    )
+    checkpoint_every: int = option(500, "optimizer steps between checkpoints", on_resume="free")
+    keep_last: int = option(3, "checkpoints kept, the newest ones", on_resume="free")
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "micro_batch_size", "accumulation", "epochs", "val_every", "val_batches", "checkpoint_every")
+        _check_positive(self, "keep_last", "grad_clip", "lr")
+        if self.steps is not None:
+            _check_positive(self, "steps")
+        for name in ("min_lr", "warmup_steps", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{flag(name)} {getattr(self, name)} is negative: give 0 or more")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give at least 0 and less than 1")
+        if self.min_lr > self.lr:
+            raise InputError(f"--min-lr {self.min_lr} is above --lr {self.lr}: the schedule only decays")
+        if self.schedule == "constant" and self.min_lr > 0:
+            raise InputError(f"--min-lr {self.min_lr} has no effect with --schedule constant: drop it, or decay")
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise InputError(f"--warmup-steps {self.warmup_steps} leaves nothing of --steps {self.steps}: lower the warm-up")
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences in one optimizer step, over all micro-batches."""
+        return self.micro_batch_size * self.accumulation
+
+
+def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
+    """Named starting points: `seed` is the reference run, `tiny` learns visibly in minutes on two CPU cores."""
+    return {
+        "seed": (GPTConfig(), TrainConfig()),
+        "tiny": (
+            GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128),
+            TrainConfig(
+                micro_batch_size=8,
+                accumulation=1,
+                steps=1000,
+                schedule="linear",
+                lr=2e-3,
+                warmup_steps=20,
+                weight_decay=0.1,
+                val_every=50,
+                checkpoint_every=250,
+            ),
+        ),
+    }
+
+
+Config = TypeVar("Config", GPTConfig, TrainConfig)
+
+
+def from_dict(config: type[Config], values: Any, origin: str) -> Config:
+    """The inverse of dataclasses.asdict, with every key and type checked; `origin` names the file in errors."""
+    hints = get_type_hints(config)
+    if not isinstance(values, dict) or set(values) != set(hints):
+        found = sorted(set(values) ^ set(hints)) if isinstance(values, dict) else type(values).__name__
+        raise InputError(f"{origin} does not describe a {config.__name__}: missing or unknown {found}")
+    for name, value in values.items():
+        if not _has_type(value, hints[name]):
+            raise InputError(f"{origin} has {name} = {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
+    try:
+        return config(**values)
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
+
+
+def refuse_other_recipe(stored: TrainConfig, given: TrainConfig, origin: str) -> None:
+    """Raises InputError where continuing `stored` as `given` would not be the same run; names flags and both values."""
+    for item in dataclasses.fields(TrainConfig):
+        old, new = getattr(stored, item.name), getattr(given, item.name)
+        rule = item.metadata["on_resume"]
+        if old != new and (rule == "fixed" or (rule == "horizon" and given.schedule != "constant")):
+            raise InputError(
+                f"{flag(item.name)} {new} differs from {old} in {origin}: give the same, or start anew with another --run"
+            )
+
+
+def refuse_other_model(stored: GPTConfig, given: GPTConfig, origin: str) -> None:
+    """Raises InputError naming the first flag in which the two models differ, with both values."""
+    for item in dataclasses.fields(GPTConfig):
+        old, new = getattr(stored, item.name), getattr(given, item.name)
+        if old != new:
+            raise InputError(f"{flag(item.name)} {new} differs from {old} in {origin}: give the same, or another --run")
+
+
+def _check_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise InputError(f"{flag(name)} {getattr(config, name)} is not positive: give a number above 0")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_args(hint):
+        return any(_has_type(value, arg) for arg in get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, hint) and not isinstance(value, bool)

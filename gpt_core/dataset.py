@@ -1,0 +1,90 @@
+"""The dataset folder: manifest.json, tokenizer.json and the shards, verified before anything is trained on them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from gpt_core.errors import InputError
+from gpt_core.files import sha256
+from gpt_core.shards import TokenStream, read_shard
+from gpt_core.tokens import load_tokenizer
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+SPLITS = ("train", "val")
+REMEDY = "make the data with python -m data_prep --out DIR (or --source sample for the embedded corpus)"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A verified dataset folder."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    manifest_sha256: str
+    tokenizer_sha256: str
+    tokenizer: Tokenizer
+    train: TokenStream
+    val: TokenStream
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in use; a model may have more rows than that, as padding."""
+        return int(self.tokenizer.get_vocab_size())
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest as a dictionary with the keys that training needs; InputError names what is wrong."""
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"--data {folder} does not exist: {REMEDY}")
+    if not path.is_file():
+        raise InputError(f"--data {folder} holds no {MANIFEST}: {REMEDY}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise InputError(f"{path} has format version {manifest['format_version']}, expected {FORMAT_VERSION}: {REMEDY}")
+        assert isinstance(manifest["tokenizer"]["sha256"], str)
+        for shard in manifest["shards"]:
+            assert shard["split"] in SPLITS and Path(shard["file"]).name == shard["file"]
+            assert isinstance(shard["tokens"], int) and isinstance(shard["sha256"], str)
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise InputError(f"{path} is not a manifest written by data_prep ({type(error).__name__}): {REMEDY}") from error
+    return manifest
+
+
+def verified_shard(folder: Path, entry: dict[str, Any], vocab_size: int) -> Any:
+    """One shard of the manifest, (n,) uint16, after its length, hash and token range were checked."""
+    path = folder / entry["file"]
+    tokens = read_shard(path)
+    if len(tokens) != entry["tokens"]:
+        raise InputError(f"{path} holds {len(tokens)} tokens, the manifest says {entry['tokens']}: {REMEDY}")
+    found = sha256(path)
+    if found != entry["sha256"]:
+        raise InputError(f"{path} has SHA-256 {found[:12]}..., the manifest says {entry['sha256'][:12]}...: {REMEDY}")
+    if len(tokens) and int(tokens.max()) >= vocab_size:
+        raise InputError(f"{path} holds token {int(tokens.max())}, outside the vocabulary of {vocab_size}: {REMEDY}")
+    return tokens
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Opens and verifies a dataset folder: every hash, every length, every token id. Raises InputError."""
+    manifest = read_manifest(folder)
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    found = sha256(folder / TOKENIZER)
+    if found != manifest["tokenizer"]["sha256"]:
+        expected = manifest["tokenizer"]["sha256"]
+        raise InputError(f"{folder / TOKENIZER} has SHA-256 {found[:12]}..., the manifest says {expected[:12]}...: {REMEDY}")
+    vocab_size = int(tokenizer.get_vocab_size())
+    streams = {
+        split: TokenStream([verified_shard(folder, s, vocab_size) for s in manifest["shards"] if s["split"] == split])
+        for split in SPLITS
+    }
+    for split, stream in streams.items():
+        if len(stream) == 0:
+            raise InputError(f"--data {folder} has no tokens in its {split} split: {REMEDY}")
+    return Dataset(folder, manifest, sha256(folder / MANIFEST), found, tokenizer, streams["train"], streams["val"])

@@ -1,0 +1,55 @@
+"""The contract table: every parameter of the model, by name. Counts, decay, initial weights and files derive from it."""
+
+import math
+from typing import NamedTuple
+
+from gpt_core.config import GPTConfig
+
+
+class Parameter(NamedTuple):
+    """One row of the table. Matrices are stored (out, in), as both frameworks' Linear layers hold them."""
+
+    name: str
+    shape: tuple[int, ...]
+    decays: bool
+    """Whether weight decay applies: to matrices only, not to biases and norms."""
+    init: float | None
+    """Standard deviation of the normal initial values; None for a norm's scale (ones), 0.0 for zeros."""
+
+
+def parameters(config: GPTConfig) -> list[Parameter]:
+    """The table for a configuration, in the order of the forward pass.
+
+    Initial values: normal with 0.02, the two projections into the residual stream with 0.02 / sqrt(2 L)
+    (GPT-2, Radford et al. 2019, section 2.3).
+    """
+    C, std = config.n_embd, 0.02
+    residual_std = std / math.sqrt(2 * config.n_layer)
+
+    def linear(name: str, width_out: int, width_in: int, init: float) -> list[Parameter]:
+        return [
+            Parameter(f"{name}.weight", (width_out, width_in), True, init),
+            Parameter(f"{name}.bias", (width_out,), False, 0.0),
+        ]
+
+    def norm(name: str) -> list[Parameter]:
+        return [Parameter(f"{name}.weight", (C,), False, None), Parameter(f"{name}.bias", (C,), False, 0.0)]
+
+    table = [
+        Parameter("wte.weight", (config.vocab_size, C), True, std),
+        Parameter("wpe.weight", (config.block_size, C), True, std),
+    ]
+    for layer in range(config.n_layer):
+        h = f"h.{layer}"
+        table += norm(f"{h}.ln_1")
+        table += linear(f"{h}.attn.c_attn", 3 * C, C, std)
+        table += linear(f"{h}.attn.c_proj", C, C, residual_std)
+        table += norm(f"{h}.ln_2")
+        table += linear(f"{h}.mlp.c_fc", 4 * C, C, std)
+        table += linear(f"{h}.mlp.c_proj", C, 4 * C, residual_std)
+    return table + norm("ln_f")
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """Parameters in all; the tied head adds none."""
+    return sum(math.prod(parameter.shape) for parameter in parameters(config))

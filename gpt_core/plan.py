@@ -1,0 +1,165 @@
+"""A training command before it starts: every flag, file and folder checked, everything derived from them."""
+
+import argparse
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_core import checkpoint
+from gpt_core.checkpoint import Checkpoint
+from gpt_core.cli import Parser, add_config_flags, overrides
+from gpt_core.config import GPTConfig, TrainConfig, presets, refuse_other_model, refuse_other_recipe
+from gpt_core.dataset import Dataset, open_dataset
+from gpt_core.errors import InputError
+from gpt_core.files import make_parents
+from gpt_core.flops import flops_per_token, tokens_per_step, training_memory
+from gpt_core.loader import Loader
+from gpt_core.names import parameter_count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start."""
+
+    model: GPTConfig
+    train: TrainConfig
+    run: Path
+    dataset: Dataset
+    loader: Loader
+    total_steps: int
+    start: Checkpoint | None
+    """The checkpoint to go on from, or None to start anew."""
+    peak_tflops: float | None
+    tensorboard: bool
+
+    @property
+    def first_step(self) -> int:
+        """Optimizer steps done so far."""
+        return self.start.step if self.start else 0
+
+
+def parser(twin: str, devices: tuple[str, ...]) -> Parser:
+    """The command line of `python -m <twin>.train`."""
+    made = Parser(prog=f"python -m {twin}.train", description="Trains a GPT on shards made by data_prep; resumes by itself.")
+    made.add_argument("--preset", choices=sorted(presets()), default="seed", help="configuration that the other flags change")
+    made.add_argument("--data", type=Path, default=Path("data/darija"), metavar="DIR", help="dataset folder")
+    made.add_argument("--run", type=Path, metavar="DIR", help=f"run folder; runs/PRESET-{twin} if not given")
+    made.add_argument("--device", choices=devices, default="auto", help="where to compute")
+    made.add_argument(
+        "--resume",
+        choices=("auto", "never", "required"),
+        default="auto",
+        help="auto goes on from the run folder's latest checkpoint if there is one, required insists, never refuses",
+    )
+    made.add_argument("--peak-tflops", type=float, metavar="X", help="the chip's peak for MFU, 1e12 FLOP/s, if not known")
+    made.add_argument("--tensorboard", action="store_true", help="also write event files (needs tensorboardX)")
+    made.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    add_config_flags(made, GPTConfig, TrainConfig)
+    return made
+
+
+def configs(args: argparse.Namespace) -> tuple[GPTConfig, TrainConfig]:
+    """The preset with the given flags on top. A --epochs without --steps overrules the preset's steps."""
+    model, train = presets()[args.preset]
+    given = overrides(args, TrainConfig)
+    if "epochs" in given and "steps" not in given:
+        given["steps"] = None
+    if args.peak_tflops is not None and not args.peak_tflops > 0:
+        raise InputError(f"--peak-tflops {args.peak_tflops} is not positive: give the chip's peak in 1e12 FLOP/s")
+    return dataclasses.replace(model, **overrides(args, GPTConfig)), dataclasses.replace(train, **given)
+
+
+def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None) -> Plan:
+    """Opens the data and the run folder and checks that they fit. Raises InputError; writes nothing."""
+    model, train = configs(args)
+    dataset = open_dataset(args.data)
+    if dataset.vocab_size > model.vocab_size:
+        raise InputError(f"--vocab-size {model.vocab_size} is below the {dataset.vocab_size} tokens of {args.data}: raise it")
+    loader = Loader(dataset.train, model, train)
+    total = loader.total_steps()
+    if train.warmup_steps >= total:
+        raise InputError(f"--warmup-steps {train.warmup_steps} leaves nothing of the {total} steps of the run: lower it")
+    run = args.run or Path("runs") / f"{args.preset}-{twin}"
+    return Plan(
+        model=model,
+        train=train,
+        run=run,
+        dataset=dataset,
+        loader=loader,
+        total_steps=total,
+        start=_find_start(run, args.resume, model, train, dataset, total),
+        peak_tflops=args.peak_tflops or peak_tflops,
+        tensorboard=args.tensorboard,
+    )
+
+
+def _find_start(
+    run: Path, resume: str, model: GPTConfig, train: TrainConfig, dataset: Dataset, total: int
+) -> Checkpoint | None:
+    if run.exists() and not run.is_dir():
+        raise InputError(f"--run {run} is a file: a folder is expected")
+    make_parents(run, "--run")
+    found = checkpoint.step_folders(run)
+    if resume == "never" and run.exists() and any(run.iterdir()):
+        raise InputError(f"--run {run} exists: choose another folder, or drop --resume never to go on from it")
+    if not found:
+        if resume == "required":
+            raise InputError(f"--run {run} has no checkpoint to resume from: start without --resume required")
+        return None
+    start = checkpoint.load(checkpoint.find(run, "--run"))
+    refuse_other_model(start.model, model, str(start.folder))
+    if start.tokenizer_sha256 != dataset.tokenizer_sha256:
+        raise InputError(
+            f"--data {dataset.folder} has the tokenizer {dataset.tokenizer_sha256[:12]}..., {start.folder} was trained "
+            f"with {start.tokenizer_sha256[:12]}...: give the data of that run, or another --run"
+        )
+    if start.manifest_sha256 != dataset.manifest_sha256:
+        raise InputError(
+            f"--data {dataset.folder} has the manifest {dataset.manifest_sha256[:12]}..., {start.folder} was trained on "
+            f"{start.manifest_sha256[:12]}...: give the data of that run, or another --run"
+        )
+    refuse_other_recipe(start.train, train, str(start.folder))
+    if start.step > total:
+        raise InputError(f"--run {run} is at step {start.step}, beyond the {total} steps asked for: raise --steps or --epochs")
+    return start
+
+
+def describe(args: argparse.Namespace, device: str) -> str:
+    """What a run would do, for --dry-run: a line of JSON last. Data that is not there yet leaves the steps open."""
+    model, train = configs(args)
+    steps = train.steps
+    if args.data.exists():
+        steps = Loader(open_dataset(args.data).train, model, train).total_steps()
+    per_step = flops_per_token(model) * tokens_per_step(model, train)
+    facts = {
+        "parameters": parameter_count(model),
+        "tokens_per_step": tokens_per_step(model, train),
+        "steps": steps,
+        "flops_per_token": flops_per_token(model),
+        "flops": per_step * steps if steps else None,
+        "memory_gib": round(training_memory(model, train) / 2**30, 2),
+        "device": device,
+    }
+    resolved = {"model": dataclasses.asdict(model), "train": dataclasses.asdict(train)}
+    lines = [f"{part}.{name} = {value}" for part, values in resolved.items() for name, value in values.items()]
+    lines += [
+        f"parameters: {facts['parameters']:,}",
+        f"tokens a step: {facts['tokens_per_step']:,}",
+        f"optimizer steps: {steps:,}" if steps else f"optimizer steps: known once {args.data} is there (python -m data_prep)",
+        f"FLOPs: {per_step / 1e12:.3f}e12 a step" + (f", {per_step * steps / 1e15:.3f}e15 in all" if steps else ""),
+        f"memory: about {facts['memory_gib']} GiB (weights, gradients, moments, activations in float32)",
+        json.dumps(facts | resolved),
+    ]
+    return "\n".join(lines)
+
+
+def banner(plan: Plan, device: str) -> str:
+    """One line on what starts or goes on."""
+    began = f"goes on after step {plan.first_step}" if plan.start else "starts"
+    return (
+        f"{time.strftime('%H:%M:%S')} {plan.run} {began}: {parameter_count(plan.model):,} parameters, "
+        f"{plan.total_steps - plan.first_step:,} steps of {tokens_per_step(plan.model, plan.train):,} tokens, "
+        f"{plan.train.dtype} on {device}"
+    )

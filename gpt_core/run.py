@@ -1,0 +1,148 @@
+"""A run folder while it is written: metrics, plots, checkpoints, and the wish to stop."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from gpt_core import checkpoint, metrics, plots
+from gpt_core.checkpoint import Arrays
+from gpt_core.files import write_text
+from gpt_core.flops import mfu, tokens_per_step
+from gpt_core.init import initial_weights
+from gpt_core.metrics import Record, TensorBoard
+from gpt_core.plan import Plan
+from gpt_core.progress import bar
+
+SECONDS_BETWEEN_PLOTS = 20.0
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Run:
+    """Keeps the records of a run and writes its files; made by `open_run`."""
+
+    def __init__(self, plan: Plan, versions: dict[str, str]):
+        self._plan, self._versions = plan, versions
+        self.folder = plan.run
+        self.stop_signal: str | None = None
+        self._tensorboard = TensorBoard(self.folder / "tensorboard", plan.first_step) if plan.tensorboard else None
+        self.folder.mkdir(exist_ok=True)
+        write_text(self.folder / checkpoint.CONFIG, checkpoint.config_json(plan.model, plan.train))
+        metrics.keep_until(self._metrics, plan.first_step)
+        self._records = metrics.read_metrics(self._metrics)
+        self._saved = plan.first_step if plan.start else None
+        self._plotted = self._printed = time.monotonic()
+        self._bar = bar(total=plan.total_steps, initial=plan.first_step, desc=self.folder.name, unit="step")
+
+    @property
+    def _metrics(self) -> Any:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def last_good(self) -> str:
+        """Name of the newest checkpoint, for messages."""
+        return "none" if self._saved is None else str(checkpoint.step_folder(self.folder, self._saved))
+
+    def start(self) -> tuple[Arrays, Arrays]:
+        """Weights and moments to start from; a new run has no moments."""
+        if self._plan.start:
+            return self._plan.start.weights, self._plan.start.moments
+        return initial_weights(self._plan.model, self._plan.train.seed), {}
+
+    def record(self, step: int, loss: float, lr: float, norm: float, seconds: float, memory: int) -> Record:
+        """The record of optimizer step `step` (1-based); refuses a loss or norm that is not finite."""
+        metrics.refuse_non_finite(loss, norm, step, lr, self.last_good)
+        plan = self._plan
+        tokens = tokens_per_step(plan.model, plan.train)
+        speed = tokens / seconds
+        peak = plan.peak_tflops
+        values = (
+            step,
+            round(step / plan.loader.steps_per_epoch, 4),
+            step * tokens,
+            loss,
+            lr,
+            norm,
+            metrics.clipped_norm(norm, plan.train.grad_clip),
+            round(1000 * seconds, 3),
+            round(speed, 2),
+            round(100 * mfu(plan.model, speed, peak), 2) if peak else None,
+            round(memory / 2**30, 4),
+        )
+        return dict(zip(metrics.FIELDS, values, strict=True))
+
+    def validates(self, step: int) -> bool:
+        """Whether validation follows optimizer step `step` (1-based)."""
+        return step % self._plan.train.val_every == 0 or step == self._plan.total_steps
+
+    def log(self, record: Record) -> None:
+        """Writes a record and shows it."""
+        metrics.append(self._metrics, record)
+        self._records.append(record)
+        if self._tensorboard:
+            self._tensorboard.write(record)
+        last = record["step"] == self._plan.total_steps
+        now = time.monotonic()
+        if "val_loss" in record or last or now - self._printed > SECONDS_BETWEEN_LINES:
+            self._printed = now
+            self._bar.write(metrics.console_line(record), file=sys.stdout)
+            sys.stdout.flush()
+        self._bar.set_postfix_str(f"loss {record['loss']:.3f}, {record['tokens_per_s']:.0f} tok/s", refresh=False)
+        self._bar.update()
+        if now - self._plotted > SECONDS_BETWEEN_PLOTS:
+            self._plotted = now
+            plots.draw(self._records, self.folder / "plots")
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint follows optimizer step `step` (1-based)."""
+        plan = self._plan
+        return step % plan.train.checkpoint_every == 0 or step == plan.total_steps or self.stop_signal is not None
+
+    def save(self, step: int, weights: Arrays, moments: Arrays) -> None:
+        """Writes the checkpoint of `step` optimizer steps done."""
+        plan = self._plan
+        checkpoint.save(
+            run=self.folder,
+            model=plan.model,
+            train=plan.train,
+            step=step,
+            tokens=step * tokens_per_step(plan.model, plan.train),
+            weights=weights,
+            moments=moments,
+            tokenizer=plan.dataset.folder / checkpoint.TOKENIZER,
+            manifest_sha256=plan.dataset.manifest_sha256,
+            versions=self._versions,
+        )
+        self._saved = step
+
+    def finish(self) -> None:
+        """Draws the last plots and says where everything is."""
+        self._bar.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+        plots.draw(self._records, self.folder / "plots")
+        if self.stop_signal:
+            print(f"stopped by {self.stop_signal}; checkpoint: {self.last_good}; the same command goes on from it")
+        else:
+            print(f"done; checkpoint: {self.last_good}; plots: {self.folder / 'plots'}")
+
+    def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        """Signal handler: the step that runs is finished and saved; a second signal ends the process at once."""
+        self.stop_signal = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
+    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop."""
+    run = Run(plan, versions)
+    before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield run
+        run.finish()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

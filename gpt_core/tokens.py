@@ -1,0 +1,68 @@
+"""The tokenizer: GPT-2 style byte-level BPE, where every character of a token's name stands for one byte."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from gpt_core.errors import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 0
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json whose id 0 is <|endoftext|>, set to read that string in a text as plain characters."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: it is written by python -m data_prep and kept in every checkpoint")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{path} is not a tokenizer.json ({error}): make the data again with python -m data_prep") from error
+    if tokenizer.token_to_id(END_OF_TEXT) != END_OF_TEXT_ID:
+        raise InputError(f"{path} gives {END_OF_TEXT} the id {tokenizer.token_to_id(END_OF_TEXT)}, expected {END_OF_TEXT_ID}")
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def byte_alphabet() -> dict[str, int]:
+    """Character in a token's name -> the byte it stands for (GPT-2, `bytes_to_unicode` of its encoder).
+
+    Printable Latin-1 bytes stand for themselves, the other 68 are named by the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """What each token contributes to a text, four int64 arrays of (vocab,). Letters count at their first byte."""
+
+    bytes: np.ndarray
+    characters: np.ndarray
+    arabic_letters: np.ndarray
+    latin_letters: np.ndarray
+
+
+def token_table(tokenizer: Tokenizer) -> TokenTable:
+    """Bytes, characters and letters of every token. <|endoftext|> counts as one byte and one character, a row's end."""
+    alphabet = byte_alphabet()
+    table = TokenTable(*(np.zeros(tokenizer.get_vocab_size(), dtype=np.int64) for _ in range(4)))
+    for name, index in tokenizer.get_vocab().items():
+        if index == END_OF_TEXT_ID:
+            table.bytes[index] = table.characters[index] = 1
+            continue
+        try:
+            values = bytes(alphabet[character] for character in name)
+        except KeyError as error:
+            raise InputError(
+                f"tokenizer.json has the token {name!r}, which is not byte-level: use one made by data_prep"
+            ) from error
+        table.bytes[index] = len(values)
+        table.characters[index] = sum(value & 0xC0 != 0x80 for value in values)  # all but continuation bytes
+        table.arabic_letters[index] = sum(0xD8 <= value <= 0xDB for value in values)  # U+0600 to U+06FF
+        table.latin_letters[index] = sum(chr(value).isalpha() for value in values if value < 0x80)
+        table.latin_letters[index] += sum(0xC3 <= value <= 0xC5 for value in values)  # U+00C0 to U+017F
+    return table

@@ -1,0 +1,141 @@
+"""GPT-2 in MLX.
+
+- decoder-only transformer, pre-LayerNorm, residual stream in float32
+- learned positions, biases everywhere, no dropout
+- attention: fused, causal; `reference_attention` is the same in readable form
+- MLP: 4 C wide, tanh GELU
+- the head is the embedding: one tensor `wte.weight`
+- half precision: MLX has no autocast, so `Linear` casts what it multiplies; weights stay float32
+
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache.
+Twin of torch_gpt/model.py: keep the order of the definitions. Names follow gpt_core/names.py.
+"""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.core import array
+
+from gpt_core.config import GPTConfig
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, (B, H, S, D) a layer."""
+
+    def __init__(self, n_layer: int):
+        self.keys: list[array | None] = [None] * n_layer
+        self.values: list[array | None] = [None] * n_layer
+
+    @property
+    def length(self) -> int:
+        """S, tokens seen so far."""
+        return 0 if self.keys[0] is None else self.keys[0].shape[2]
+
+    def extend(self, layer: int, k_BHTD: array, v_BHTD: array) -> tuple[array, array]:
+        """Appends new tokens and returns all of them, (B, H, S, D) each."""
+        keys, values = self.keys[layer], self.values[layer]
+        if keys is not None and values is not None:
+            k_BHTD = mx.concatenate([keys, k_BHTD], axis=2)
+            v_BHTD = mx.concatenate([values, v_BHTD], axis=2)
+        self.keys[layer], self.values[layer] = k_BHTD, v_BHTD
+        return k_BHTD, v_BHTD
+
+
+def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array) -> array:
+    """Causal attention by the fused kernel, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache."""
+    mask = "causal" if q_BHTD.shape[2] > 1 else None
+    return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=q_BHTD.shape[3] ** -0.5, mask=mask)
+
+
+def reference_attention(q_BHTD: array, k_BHSD: array, v_BHSD: array) -> array:
+    """softmax(q k^T / sqrt(D)) v over the tokens up to each query (Vaswani et al. 2017, section 3.2.1)."""
+    T, S, D = q_BHTD.shape[2], k_BHSD.shape[2], q_BHTD.shape[3]
+    scores_BHTS = q_BHTD @ k_BHSD.swapaxes(2, 3) / math.sqrt(D)
+    seen_TS = mx.tril(mx.ones((T, S), dtype=mx.bool_), k=S - T)
+    weights_BHTS = mx.softmax(mx.where(seen_TS, scores_BHTS, -mx.inf), axis=-1)
+    return weights_BHTS @ v_BHSD
+
+
+class Linear(nn.Linear):
+    """x W^T + b in `compute` precision; the weights stay float32."""
+
+    def __init__(self, width_in: int, width_out: int, compute: mx.Dtype):
+        super().__init__(width_in, width_out)
+        self.compute = compute
+
+    def __call__(self, x: array) -> array:
+        """(..., in) -> (..., out), in `compute` precision."""
+        return mx.addmm(self.bias.astype(self.compute), x.astype(self.compute), self.weight.astype(self.compute).T)
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention."""
+
+    def __init__(self, config: GPTConfig, compute: mx.Dtype):
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, compute)
+        self.c_proj = Linear(config.n_embd, config.n_embd, compute)
+
+    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None) -> array:
+        """(B, T, C) -> (B, T, C)."""
+        B, T, C = x_BTC.shape
+        q, k, v = mx.split(self.c_attn(x_BTC), 3, axis=2)
+        q = q.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
+        k = k.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
+        v = v.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        y_BTC = attention(q, k, v).swapaxes(1, 2).reshape(B, T, C)
+        return self.c_proj(y_BTC)
+
+
+class MLP(nn.Module):
+    """Two linear layers around a tanh GELU (Hendrycks and Gimpel 2016)."""
+
+    def __init__(self, config: GPTConfig, compute: mx.Dtype):
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, compute)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, compute)
+
+    def __call__(self, x_BTC: array) -> array:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(nn.gelu_approx(self.c_fc(x_BTC)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: GPTConfig, compute: mx.Dtype):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.attn = Attention(config, compute)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.mlp = MLP(config, compute)
+
+    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None) -> array:
+        """(B, T, C) -> (B, T, C)."""
+        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache)
+        return x_BTC + self.mlp(self.ln_2(x_BTC))
+
+
+class GPT(nn.Module):
+    """The language model."""
+
+    def __init__(self, config: GPTConfig, compute: mx.Dtype = mx.float32):
+        super().__init__()
+        self.compute = compute
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = [Block(config, compute) for _ in range(config.n_layer)]
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+
+    def __call__(self, idx_BT: array, cache: KVCache | None = None) -> array:
+        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only."""
+        first = cache.length if cache is not None else 0
+        positions_T = mx.arange(first, first + idx_BT.shape[1])
+        x_BTC = self.wte(idx_BT) + self.wpe(positions_T)
+        for layer, block in enumerate(self.h):
+            x_BTC = block(x_BTC, layer, cache)
+        return (self.ln_f(x_BTC).astype(self.compute) @ self.wte.weight.astype(self.compute).T).astype(mx.float32)

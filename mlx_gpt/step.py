@@ -1,0 +1,80 @@
+"""One optimizer step, and the nats of tokens. Twin of torch_gpt/step.py."""
+
+from collections.abc import Callable
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.core import array
+from mlx.optimizers import MultiOptimizer
+from mlx.utils import tree_map
+
+from gpt_core.config import DType, TrainConfig
+from gpt_core.scoring import TokenNats
+from mlx_gpt.model import GPT
+from mlx_gpt.optim import clip, set_lr
+
+TrainStep = Callable[[np.ndarray, float], tuple[float, float]]
+"""(batch (accumulation, B, T+1) int32, learning rate) -> (loss in nats a token, gradient norm before clipping)."""
+
+LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
+"""Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
+
+
+def precision(dtype: DType) -> mx.Dtype:
+    """What `GPT` multiplies in: products in `dtype`, weights and residual stream in float32."""
+    return getattr(mx, dtype)
+
+
+def nats(model: GPT, idx_BT: array, targets_BT: array) -> array:
+    """-ln p of each target, (B, T) float32."""
+    logits_BTV = model(idx_BT)
+    return nn.losses.cross_entropy(logits_BTV, targets_BT, reduction="none")
+
+
+def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) -> TrainStep:
+    """The step as a function of batch and learning rate; it changes model and optimizer."""
+    scale = LOSS_SCALE[config.dtype]
+    state = [model.state, optimizer.state]
+    loss_and_gradients = nn.value_and_grad(model, lambda x, y, count: nats(model, x, y).sum() / count * scale)
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def accumulate(x: array, y: array, count: array, total: array, gradients: dict) -> tuple[array, dict]:
+        loss, new = loss_and_gradients(x, y, count)
+        return total + loss / scale, tree_map(mx.add, gradients, new)
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def update(gradients: dict) -> array:
+        gradients, norm = clip(tree_map(lambda gradient: gradient / scale, gradients), config.grad_clip)
+        optimizer.update(model, gradients)
+        return norm
+
+    def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
+        tokens = mx.array(batch)
+        count = mx.array(tokens[..., 1:].size, dtype=mx.float32)
+        total = mx.zeros(())
+        gradients = tree_map(mx.zeros_like, model.trainable_parameters())
+        norm = mx.zeros(())
+        set_lr(optimizer, lr)
+        for index, micro_batch in enumerate(tokens):
+            total, gradients = accumulate(micro_batch[:, :-1], micro_batch[:, 1:], count, total, gradients)
+            if index == len(batch) - 1:
+                norm = update(gradients)
+            mx.eval(state, total, gradients, norm)  # one a micro-batch, so that only one graph is alive
+        return float(total), float(norm)
+
+    return train_step
+
+
+def make_token_nats(model: GPT) -> TokenNats:
+    """The scoring function of a model, numpy in and out."""
+
+    @partial(mx.compile, inputs=[model.state])
+    def compiled_nats(x: array, y: array) -> array:
+        return nats(model, x, y)
+
+    def token_nats(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return np.array(compiled_nats(mx.array(inputs), mx.array(targets)))
+
+    return token_nats

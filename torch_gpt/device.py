@@ -1,0 +1,81 @@
+"""Everything that depends on the device. Twin of mlx_gpt/device.py.
+
+MPS: written from the documentation, not run by the authors; tests marked `mps` run on a Mac.
+"""
+
+import platform
+import resource
+import sys
+from collections.abc import Callable
+
+import torch
+
+from gpt_core.config import DType
+from gpt_core.errors import InputError
+
+DEVICES = ("auto", "mps", "cuda", "cpu")
+
+
+def pick(name: str, dtype: DType = "float32") -> torch.device:
+    """The device of --device, "auto" being the best there is. Raises InputError for one that is absent or known bad."""
+    there = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there[name]:
+        have = ", ".join(device for device, present in there.items() if present)
+        raise InputError(f"--device {name} is not available to torch {torch.__version__} here: choose among {have}")
+    if name == "mps":
+        refuse_known_bad(torch.__version__, dtype)
+    if name == "cuda" and dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(f"--dtype bfloat16 is not supported by {torch.cuda.get_device_name()}: use float16 or float32")
+    return torch.device(name)
+
+
+def refuse_known_bad(version: str, dtype: DType) -> None:
+    """Raises InputError for torch versions that compute wrong numbers on MPS, naming the upstream issue."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < (2, 6):
+        reason = "versions before 2.6 train or generate wrongly on MPS (pytorch #118115, #122016)"
+    elif (major, minor) == (2, 8):
+        reason = "2.8 multiplies non-contiguous weights wrongly on MPS (pytorch #162730)"
+    elif dtype != "float32" and (major, minor) < (2, 13):
+        reason = f"causal attention in {dtype} sees future tokens on MPS before 2.13 (pytorch #195910)"
+    else:
+        return
+    raise InputError(f"--device mps with torch {version}: {reason}; pip install torch==2.13.0, or use --device cpu")
+
+
+def describe(device: torch.device) -> str:
+    """The chip's name, as peaks are listed: "Apple M1 Pro", "NVIDIA A100-SXM4-40GB", or the CPU's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return torch.backends.mps.get_name()
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all that was asked of it, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: allocated on CUDA; held by the driver on MPS, which keeps what it took; resident on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def compiled(function: Callable, device: torch.device) -> Callable:
+    """torch.compile on CUDA only: on MPS it is a prototype and slower than eager for language models (pytorch #150121)."""
+    return torch.compile(function) if device.type == "cuda" else function
+
+
+def versions() -> dict[str, str]:
+    """Framework and version, for the state of a checkpoint."""
+    return {"framework": "torch", "torch": torch.__version__}

@@ -1,0 +1,128 @@
+"""GPT-2 in PyTorch.
+
+- decoder-only transformer, pre-LayerNorm, residual stream in float32
+- learned positions, biases everywhere, no dropout
+- attention: fused, causal; `reference_attention` is the same in readable form
+- MLP: 4 C wide, tanh GELU
+- the head is the embedding: one tensor `wte.weight`
+- half precision: autocast around the forward pass (torch_gpt/step.py); weights stay float32
+
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache.
+Twin of mlx_gpt/model.py: keep the order of the definitions. Names follow gpt_core/names.py.
+"""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt_core.config import GPTConfig
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, (B, H, S, D) a layer."""
+
+    def __init__(self, n_layer: int):
+        self.keys: list[Tensor | None] = [None] * n_layer
+        self.values: list[Tensor | None] = [None] * n_layer
+
+    @property
+    def length(self) -> int:
+        """S, tokens seen so far."""
+        return 0 if self.keys[0] is None else self.keys[0].shape[2]
+
+    def extend(self, layer: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends new tokens and returns all of them, (B, H, S, D) each."""
+        keys, values = self.keys[layer], self.values[layer]
+        if keys is not None and values is not None:
+            k_BHTD = torch.cat([keys, k_BHTD], dim=2)
+            v_BHTD = torch.cat([values, v_BHTD], dim=2)
+        self.keys[layer], self.values[layer] = k_BHTD, v_BHTD
+        return k_BHTD, v_BHTD
+
+
+def attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
+    """Causal attention by the fused kernel, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache."""
+    return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, is_causal=q_BHTD.shape[2] > 1)
+
+
+def reference_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over the tokens up to each query (Vaswani et al. 2017, section 3.2.1)."""
+    T, S, D = q_BHTD.shape[2], k_BHSD.shape[2], q_BHTD.shape[3]
+    scores_BHTS = q_BHTD @ k_BHSD.transpose(2, 3) / math.sqrt(D)
+    seen_TS = torch.tril(torch.ones(T, S, dtype=torch.bool, device=q_BHTD.device), diagonal=S - T)
+    weights_BHTS = torch.softmax(scores_BHTS.masked_fill(~seen_TS, -torch.inf), dim=-1)
+    return weights_BHTS @ v_BHSD
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        B, T, C = x_BTC.shape
+        q, k, v = self.c_attn(x_BTC).chunk(3, dim=2)
+        q = q.reshape(B, T, self.n_head, -1).transpose(1, 2)
+        k = k.reshape(B, T, self.n_head, -1).transpose(1, 2)
+        v = v.reshape(B, T, self.n_head, -1).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        y_BTC = attention(q, k, v).transpose(1, 2).reshape(B, T, C)
+        return self.c_proj(y_BTC)
+
+
+class MLP(nn.Module):
+    """Two linear layers around a tanh GELU (Hendrycks and Gimpel 2016)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(F.gelu(self.c_fc(x_BTC), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.mlp = MLP(config)
+
+    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache)
+        return x_BTC + self.mlp(self.ln_2(x_BTC))
+
+
+class GPT(nn.Module):
+    """The language model."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+
+    def forward(self, idx_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only."""
+        first = cache.length if cache is not None else 0
+        positions_T = torch.arange(first, first + idx_BT.shape[1], device=idx_BT.device)
+        x_BTC = self.wte(idx_BT) + self.wpe(positions_T)
+        for layer, block in enumerate(self.h):
+            x_BTC = block(x_BTC, layer, cache)
+        return F.linear(self.ln_f(x_BTC), self.wte.weight).float()

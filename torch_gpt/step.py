@@ -1,0 +1,74 @@
+"""One optimizer step, and the nats of tokens. Twin of mlx_gpt/step.py."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import AdamW
+
+from gpt_core.config import DType, TrainConfig
+from gpt_core.scoring import TokenNats
+from torch_gpt import device as devices
+from torch_gpt.model import GPT
+from torch_gpt.optim import clip, set_lr
+
+TrainStep = Callable[[np.ndarray, float], tuple[float, float]]
+"""(batch (accumulation, B, T+1) int32, learning rate) -> (loss in nats a token, gradient norm before clipping)."""
+
+LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
+"""Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
+
+
+def precision(device: torch.device, dtype: DType) -> AbstractContextManager:
+    """Autocast for the forward pass in half precision: products in `dtype`, weights and residual stream in float32."""
+    return nullcontext() if dtype == "float32" else torch.autocast(device.type, getattr(torch, dtype))
+
+
+def nats(model: GPT, idx_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """-ln p of each target, (B, T) float32."""
+    logits_BTV = model(idx_BT)
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view(targets_BT.shape)
+
+
+def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: torch.device) -> TrainStep:
+    """The step as a function of batch and learning rate; it changes model and optimizer."""
+    scale = LOSS_SCALE[config.dtype]
+    summed_nats = devices.compiled(lambda x, y: nats(model, x, y).sum(), device)
+
+    def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
+        tokens = torch.from_numpy(batch).long().to(device)
+        count = tokens[..., 1:].numel()
+        total = torch.zeros((), device=device)
+        set_lr(optimizer, lr)
+        optimizer.zero_grad()
+        for micro_batch in tokens:
+            with precision(device, config.dtype):
+                loss = summed_nats(micro_batch[:, :-1], micro_batch[:, 1:]) / count
+            (loss * scale).backward()
+            total += loss.detach()
+        if scale != 1.0:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= scale
+        norm = clip(model, config.grad_clip).item()
+        if math.isfinite(norm):
+            optimizer.step()
+        return total.item(), norm
+
+    return train_step
+
+
+def make_token_nats(model: GPT, device: torch.device, dtype: DType = "float32") -> TokenNats:
+    """The scoring function of a model, numpy in and out."""
+
+    @torch.no_grad()
+    def token_nats(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        x, y = (torch.from_numpy(tokens).long().to(device) for tokens in (inputs, targets))
+        with precision(device, dtype):
+            return nats(model, x, y).cpu().numpy()
+
+    return token_nats

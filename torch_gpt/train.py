@@ -1,0 +1,66 @@
+"""python -m torch_gpt.train: the training loop. Twin of mlx_gpt/train.py."""
+
+import time
+
+from gpt_core import cli, plan
+from gpt_core.peaks import nominal_tflops
+from gpt_core.plan import Plan
+from gpt_core.run import open_run
+from gpt_core.schedule import lr_at
+from gpt_core.validation import Validation
+from torch_gpt import device as devices
+from torch_gpt.model import GPT
+from torch_gpt.optim import make_optimizer
+from torch_gpt.state import load_moments, load_weights, read_moments, read_weights
+from torch_gpt.step import make_token_nats, make_train_step
+
+
+def train(plan: Plan, device: devices.torch.device) -> None:
+    """Trains from the plan's start to its last step, or until a signal; the run folder holds the result."""
+    config = plan.train
+    with open_run(plan, devices.versions()) as run:
+        weights, moments = run.start()
+        model = GPT(plan.model).to(device)
+        load_weights(model, weights)
+        optimizer = make_optimizer(model, config)
+        if moments:
+            load_moments(model, optimizer, moments, plan.first_step)
+        del weights, moments
+        train_step = make_train_step(model, optimizer, config, device)
+        token_nats = make_token_nats(model, device, config.dtype)
+        validation = Validation(plan.dataset, plan.model, config)
+
+        for step in range(plan.first_step, plan.total_steps):
+            begin = time.perf_counter()
+            lr = lr_at(step, config, plan.total_steps)
+            loss, norm = train_step(plan.loader.batch_at(step), lr)
+            devices.synchronize(device)
+            seconds = time.perf_counter() - begin
+
+            done = step + 1
+            record = run.record(done, loss, lr, norm, seconds, devices.peak_memory(device))
+            if run.validates(done):
+                record |= validation.measure(token_nats)
+            run.log(record)
+            if run.saves(done):
+                run.save(done, read_weights(model), read_moments(model, optimizer))
+            if run.stop_signal:
+                break
+
+
+def main() -> None:
+    """The command."""
+    args = plan.parser("torch_gpt", devices.DEVICES).parse_args()
+    _, config = plan.configs(args)
+    device = devices.pick(args.device, config.dtype)
+    name = devices.describe(device)
+    if args.dry_run:
+        print(plan.describe(args, name))
+        return
+    ready = plan.make_plan(args, "torch", nominal_tflops(name, config.dtype))
+    print(plan.banner(ready, name))
+    train(ready, device)
+
+
+if __name__ == "__main__":
+    cli.run(main)
