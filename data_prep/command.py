@@ -1,0 +1,86 @@
+"""The command line: flags, their limits, and what may be overwritten."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.clean import LATIN_CHOICES
+from data_prep.pipeline import Options, prepare
+from data_prep.report import report, summary
+from data_prep.sources import open_source
+from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
+from gpt_core.cli import Parser
+from gpt_core.dataset import MANIFEST
+from gpt_core.errors import InputError
+from gpt_core.files import refuse_existing
+
+MIN_SHARDS, MAX_SHARDS = 2, 1000
+MIN_VAL_FRACTION, MAX_VAL_FRACTION = 0.001, 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command; prints a report and, as the last line of stdout, one JSON object."""
+    args = parser().parse_args(arguments)
+    options = checked_options(args)
+    source = open_source(args.source)
+    out = checked_out(Path(args.out), args.overwrite, source.files)
+    manifest = prepare(source, out, options)
+    print(report(manifest))
+    print(summary(manifest, Path(args.out)))
+
+
+def parser() -> Parser:
+    """The flags of python -m data_prep."""
+    made = Parser(prog="python -m data_prep", description="Makes training data: tokenizer.json, token shards, manifest.json.")
+    made.add_argument(
+        "--source",
+        nargs="+",
+        default=["hub"],
+        metavar="SOURCE",
+        help="hub (the Hugging Face dataset), sample (the embedded corpus), or files: .parquet, .jsonl, .csv with a "
+        "column Text or text, .txt with a row a line",
+    )
+    made.add_argument("--out", default="data/darija", metavar="DIR", help="folder to make")
+    made.add_argument(
+        "--latin",
+        choices=LATIN_CHOICES,
+        default="drop-words",
+        help="words with Latin letters (French, Arabizi): drop the words, drop the rows that have one, or keep them",
+    )
+    made.add_argument(
+        "--vocab-size", type=int, default=10_000, metavar="N", help="tokens in all, bytes and <|endoftext|> included"
+    )
+    made.add_argument("--shards", type=int, default=20, metavar="N", help="token files in all, both splits")
+    made.add_argument("--val-fraction", type=float, default=0.1, metavar="X", help="share of rows for validation")
+    made.add_argument("--seed", type=int, default=1337, metavar="N", help="decides which blocks of rows are for validation")
+    made.add_argument("--overwrite", action="store_true", help="replace the dataset in --out")
+    return made
+
+
+def checked_options(args: argparse.Namespace) -> Options:
+    """The options, or InputError for the first that is out of bounds."""
+    if not MIN_VOCAB_SIZE <= args.vocab_size <= MAX_VOCAB_SIZE:
+        raise InputError(
+            f"--vocab-size {args.vocab_size}: expected {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}, since tokens are uint16"
+        )
+    if not MIN_SHARDS <= args.shards <= MAX_SHARDS:
+        raise InputError(f"--shards {args.shards}: expected {MIN_SHARDS} to {MAX_SHARDS}, at least one for each split")
+    if not MIN_VAL_FRACTION <= args.val_fraction <= MAX_VAL_FRACTION:
+        raise InputError(f"--val-fraction {args.val_fraction:g}: expected {MIN_VAL_FRACTION} to {MAX_VAL_FRACTION}")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: expected 0 or more")
+    return Options(args.latin, args.vocab_size, args.shards, args.val_fraction, args.seed)
+
+
+def checked_out(out: Path, overwrite: bool, sources: Sequence[Path]) -> Path:
+    """The folder to make, links followed, or InputError where it may not be made or replaced."""
+    refuse_existing(out, "--out", overwrite)
+    folder = out.resolve()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"--out {out} holds files but no {MANIFEST}: it is no dataset and is not replaced; choose another folder"
+        )
+    for source in sources:
+        if source.resolve().is_relative_to(folder):
+            raise InputError(f"--out {out} holds the source {source}, which would be lost: choose another folder")
+    return folder

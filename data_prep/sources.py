@@ -1,0 +1,102 @@
+"""Where the rows come from: the Hugging Face dataset, the embedded sample, or files."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.readers import find_column, read_files, read_rows
+from gpt_core.errors import InputError
+from gpt_core.files import sha256
+
+HUB_DATASET = "ayoubkirouane/Algerian-Darija"
+HUB_SPLIT = "v1"
+HUB_TIMEOUT_S = 10
+SAMPLE_FOLDER = Path(__file__).parent / "sample"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text source that was found readable.
+
+    `rows` reads it from the start; `describe` makes its entry in the manifest, where a file is known by its name and
+    hash, never by its place on this machine.
+    """
+
+    files: tuple[Path, ...]
+    rows: Callable[[], Iterator[str]]
+    describe: Callable[[], dict[str, Any]]
+
+
+def open_source(values: Sequence[str]) -> Source:
+    """The source for the values of --source. Raises InputError before any work for whatever cannot be read."""
+    if list(values) == ["hub"]:
+        return _hub()
+    if list(values) == ["sample"]:
+        return _files("sample", sorted(SAMPLE_FOLDER.glob("*.txt")))
+    for word in ("hub", "sample"):
+        if word in values:
+            raise InputError(f"--source {word} stands alone: give hub, sample, or files (a file of that name is ./{word})")
+    return _files("files", [Path(value) for value in values])
+
+
+def _files(name: str, paths: Sequence[Path]) -> Source:
+    for path in paths:
+        if next(read_rows(path), None) is None:
+            raise InputError(f"--source {path} has no rows: give a file with text in it")
+
+    def describe() -> dict[str, Any]:
+        entries = [{"file": _name(p), "sha256": sha256(p), "bytes": p.stat().st_size} for p in paths]
+        return {"name": name, "files": entries}
+
+    return Source(tuple(paths), lambda: read_files(paths), describe)
+
+
+def _name(path: Path) -> str:
+    """The file's name as valid Unicode, whatever bytes the file system holds."""
+    return os.fsencode(path.name).decode("utf-8", "replace")
+
+
+def _hub() -> Source:
+    try:
+        import datasets
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise InputError(f"--source hub needs the package 'datasets' ({error}): pip install datasets") from error
+
+    # load_dataset retries an unreachable hub for half a minute; this fails at once, and pins the revision
+    with _hub_errors():
+        revision = HfApi().dataset_info(HUB_DATASET, timeout=HUB_TIMEOUT_S).sha
+
+    def rows() -> Iterator[str]:
+        with _hub_errors():
+            dataset = datasets.load_dataset(HUB_DATASET, split=HUB_SPLIT, revision=revision, streaming=True)
+            yield from hub_rows(dataset)
+
+    return Source(
+        (), rows, lambda: {"name": "hub", "dataset": HUB_DATASET, "split": HUB_SPLIT, "revision": revision, "files": []}
+    )
+
+
+def hub_rows(dataset: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The text column of an iterable `datasets` dataset; a missing value is an empty row."""
+    column = None
+    for row in dataset:
+        column = column or find_column(row, f"--source hub ({HUB_DATASET})")
+        yield row[column] or ""
+
+
+@contextmanager
+def _hub_errors() -> Iterator[None]:
+    """Turns whatever the hub libraries raise (of httpx, OSError, ValueError) into one InputError with the ways out."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"--source hub: {HUB_DATASET} cannot be read from the Hugging Face hub ({type(error).__name__}: {error}); "
+            "use --source sample for the embedded corpus, or --source FILE for a file of your own"
+        ) from error

@@ -1,0 +1,36 @@
+"""The tokenizer: GPT-2 style byte-level BPE, so that every text has tokens and every row comes back as it was."""
+
+import sys
+from collections.abc import Iterable
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from gpt_core.tokens import END_OF_TEXT
+
+MIN_VOCAB_SIZE = 258  # <|endoftext|>, the 256 bytes, one merge
+MAX_VOCAB_SIZE = 65_536  # a shard holds uint16
+MIN_PAIR_COUNT = 2  # a pair seen once is not worth a token
+
+
+def train_tokenizer(rows: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer of `vocab_size` tokens, fewer where `rows` have fewer repeated pairs; always the same.
+
+    Id 0 is <|endoftext|>, then come the 256 bytes, then the merges. <|endoftext|> in a text is plain characters.
+    """
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=MIN_PAIR_COUNT,
+        special_tokens=[AddedToken(END_OF_TEXT, special=True, normalized=False)],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=sys.stderr.isatty(),
+    )
+    tokenizer.train_from_iterator(rows, trainer=trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer

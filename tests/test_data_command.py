@@ -1,0 +1,308 @@
+"""python -m data_prep from end to end: the folder it makes, that it makes it twice, and how it refuses bad input."""
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from data_prep.command import main
+from data_prep.split import block_rows, validation_blocks
+from gpt_core.cli import run
+from gpt_core.dataset import open_dataset
+from gpt_core.files import sha256
+
+ROOT = Path(__file__).parents[1]
+LETTERS = "ابتجحدرسشعفقكلمنهوي"
+SMALL = ["--vocab-size", "400", "--shards", "5"]
+
+
+def corpus(rows, seed=0):
+    """`rows` different rows of made-up words, each with its number in it."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices(LETTERS, k=draw.randint(2, 6))) for _ in range(300)]
+    return [f"{' '.join(draw.choices(words, k=draw.randint(1, 12)))} {i}" for i in range(rows)]
+
+
+def write(path, rows):
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_shards(folder, split):
+    """The split's rows as lists of token ids, read with nothing but `struct`."""
+    rows = []
+    for path in sorted(folder.glob(f"darija_{split}_*.bin")):
+        raw = path.read_bytes()
+        count = struct.unpack("<3i", raw[:12])[2]
+        tokens = struct.unpack(f"<{count}H", raw[1024:])
+        assert tokens[0] == 0, "a shard starts with a row"
+        for token in tokens:
+            if token == 0:
+                rows.append([])
+            else:
+                rows[-1].append(token)
+    return rows
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(rows written, output folder, manifest) of one run over a corpus with something to drop for every reason."""
+    folder = tmp_path_factory.mktemp("made")
+    kept = corpus(600)
+    rows = [*kept[:300], "", "👍 !", "cava bien", kept[7], *kept[300:], f"{kept[5]} bien", "صحاااا @sara", "صحا!"]
+    main(["--source", str(write(folder / "rows.txt", rows)), "--out", str(folder / "out"), *SMALL])
+    return [*kept, "صحاااا"], folder / "out", json.loads((folder / "out" / "manifest.json").read_text("utf-8"))
+
+
+def test_folder_holds_the_contract_and_nothing_else(made):
+    _, out, manifest = made
+    shards = [f"darija_train_{i:03d}.bin" for i in range(4)] + ["darija_val_000.bin"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*shards, "manifest.json", "tokenizer.json"])
+    assert [shard["file"] for shard in manifest["shards"]] == shards
+    assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_manifest(made):
+    rows, out, manifest = made
+    assert manifest["format_version"] == 1
+    assert manifest["options"] == {
+        "latin": "drop-words",
+        "vocab_size": 400,
+        "shards": 5,
+        "val_fraction": 0.1,
+        "seed": 1337,
+    }
+    source = out.parent / "rows.txt"
+    assert manifest["source"] == {
+        "name": "files",
+        "files": [{"file": "rows.txt", "sha256": sha256(source), "bytes": source.stat().st_size}],
+    }
+    assert manifest["dropped"] == {"empty": 1, "no_letters": 1, "latin": 1, "duplicate": 3}
+    assert manifest["changed"]["handles"] == 1 and manifest["changed"]["latin_words"] == 2
+    assert manifest["rows_read"] == 607
+    splits = manifest["splits"].values()
+    assert manifest["rows_read"] == sum(s["rows"] for s in splits) + sum(manifest["dropped"].values())
+    assert sum(s["words"] for s in splits) == sum(len(row.split()) for row in rows)
+    assert sum(s["bytes"] for s in splits) == len("".join(rows).encode())
+    assert sum(s["characters"] for s in splits) == len("".join(rows))
+    for name, split in manifest["splits"].items():
+        assert split["tokens"] == sum(s["tokens"] for s in manifest["shards"] if s["split"] == name)
+        assert split["tokens"] == sum(1 + len(row) for row in read_shards(out, name))
+    assert all(shard["sha256"] == sha256(out / shard["file"]) for shard in manifest["shards"])
+    assert manifest["tokenizer"] == {
+        "file": "tokenizer.json",
+        "sha256": sha256(out / "tokenizer.json"),
+        "vocab_size": 400,
+    }
+
+
+def test_shards_give_back_the_rows_in_blocks(made):
+    rows, out, _ = made
+    tokenizer = open_dataset(out).tokenizer
+    found = {split: [tokenizer.decode(row) for row in read_shards(out, split)] for split in ("train", "val")}
+    assert sorted(found["train"] + found["val"]) == sorted(rows)
+    validation = set(found["val"])
+    size = block_rows(len(rows))
+    blocks = validation_blocks(-(-len(rows) // size), 0.1, 1337)
+    assert [row for i, row in enumerate(rows) if i // size in blocks] == found["val"]
+    runs = [len(list(run)) for is_val, run in groupby(row in validation for row in rows) if is_val]
+    assert len(rows) // size == 60 and len(runs) <= 6 and all(run % size == 0 for run in runs)
+    assert [row for row in rows if row not in validation] == found["train"]
+
+
+def test_no_path_of_this_machine_is_written(made):
+    _, out, _ = made
+    for name, content in contents(out).items():
+        assert str(out.parent).encode() not in content, name
+
+
+def test_second_run_gives_the_same_bytes(made, tmp_path):
+    _, out, _ = made
+    arguments = ["--source", str(out.parent / "rows.txt"), "--out", str(tmp_path / "again"), *SMALL]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "data_prep", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no progress bar where stderr is no terminal"
+    assert contents(tmp_path / "again") == contents(out)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["rows"] == 601 and figures["rows_read"] == 607 and figures["dropped"]["duplicate"] == 3
+    assert figures["tokens"] == figures["train_tokens"] + figures["val_tokens"]
+    assert "says the same as an earlier row" in done.stdout
+
+
+def test_another_seed_gives_another_split(made, tmp_path):
+    _, out, _ = made
+    main(["--source", str(out.parent / "rows.txt"), "--out", str(tmp_path / "a"), *SMALL, "--seed", "1"])
+    assert contents(tmp_path / "a") != contents(out)
+
+
+def test_tokenizer_sees_training_rows_only(tmp_path):
+    """A word of validation rows alone is no token; control: the same word in training rows is."""
+    rows = corpus(400)
+    size = block_rows(len(rows))
+    blocks = validation_blocks(-(-len(rows) // size), 0.1, 1337)
+    for name, in_validation in (("val", True), ("train", False)):
+        marked = [f"ظظغغ {row} ظظغغ" if (i // size in blocks) == in_validation else row for i, row in enumerate(rows)]
+        main(["--source", str(write(tmp_path / f"{name}.txt", marked)), "--out", str(tmp_path / name), *SMALL])
+        tokens = len(open_dataset(tmp_path / name).tokenizer.encode("ظظغغ").ids)
+        assert (tokens > 1) == in_validation
+
+
+def test_latin_choices(tmp_path):
+    rows = [f"{row} bien" if i % 2 else row for i, row in enumerate(corpus(400))]
+    source = str(write(tmp_path / "rows.txt", rows))
+    kept = {}
+    for latin in ("drop-words", "drop-rows", "keep"):
+        main(["--source", source, "--out", str(tmp_path / latin), "--latin", latin, *SMALL])
+        dataset = open_dataset(tmp_path / latin)
+        tokens = read_shards(tmp_path / latin, "train") + read_shards(tmp_path / latin, "val")
+        kept[latin] = [dataset.tokenizer.decode(row) for row in tokens]
+    assert {latin: len(rows) for latin, rows in kept.items()} == {"drop-words": 400, "drop-rows": 200, "keep": 400}
+    assert {latin: sum("bien" in row for row in rows) for latin, rows in kept.items()} == {
+        "drop-words": 0,
+        "drop-rows": 0,
+        "keep": 200,
+    }
+
+
+def test_a_vocabulary_that_cannot_be_filled_is_reported(tmp_path, capsys):
+    main(["--source", str(write(tmp_path / "rows.txt", corpus(200))), "--out", str(tmp_path / "out"), "--shards", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("fewer than the 10,000 asked for" in line for line in lines)
+    assert json.loads(lines[-1])["vocab_size"] < 10_000
+
+
+def test_sample(tmp_path, capsys):
+    main(["--source", "sample", "--out", str(tmp_path / "out"), "--vocab-size", "1000", "--shards", "4"])
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    files = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["source"]["files"]
+    assert [entry["file"] for entry in files] == sorted(p.name for p in (ROOT / "data_prep" / "sample").glob("*.txt"))
+    assert figures["rows"] > 0.7 * figures["rows_read"] > 500
+
+
+def test_overwrite(tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--source", str(write(tmp_path / "rows.txt", corpus(200))), "--out", str(out), *SMALL]
+    main(arguments)
+    first = contents(out)
+    assert "--overwrite" in refused(arguments, capsys)
+    main([*arguments, "--overwrite", "--seed", "2"])
+    assert contents(out) != first
+    (out / "manifest.json").unlink()
+    assert "it is no dataset and is not replaced" in refused([*arguments, "--overwrite"], capsys)
+    assert (out / "tokenizer.json").is_file()
+
+
+def test_a_failed_run_keeps_the_old_dataset(tmp_path, capsys):
+    out = tmp_path / "out"
+    good, bad = write(tmp_path / "good.txt", corpus(200)), tmp_path / "bad.txt"
+    main(["--source", str(good), "--out", str(out), *SMALL])
+    before = contents(out)
+    bad.write_bytes(good.read_bytes() + b"\xff")
+    assert "line 201 is not UTF-8" in refused(["--source", str(bad), "--out", str(out), *SMALL, "--overwrite"], capsys)
+    assert contents(out) == before
+
+
+def test_out_may_not_hold_the_source(tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["--source", str(write(tmp_path / "rows.txt", corpus(200))), "--out", str(out), *SMALL])
+    inside = write(out / "rows.txt", corpus(200))
+    arguments = ["--source", str(inside), "--out", str(out), *SMALL, "--overwrite"]
+    assert "holds the source" in refused(arguments, capsys)
+    assert inside.is_file()
+
+
+def refused(arguments, capsys):
+    """Runs the command, which must end with code 2 and one line on stderr; returns that line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: main(arguments))
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+GOOD = "".join(f"{row}\n" for row in corpus(200)).encode()
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "message"),
+    [
+        ({}, ["--source", "none.txt"], "none.txt does not exist"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "none.txt"], "none.txt does not exist"),
+        ({"a.docx": GOOD}, ["--source", "a.docx"], "extension '.docx'"),
+        ({"d/a.txt": GOOD}, ["--source", "d"], "is a folder"),
+        ({"a.txt": GOOD}, ["--source", "hub", "a.txt"], "--source hub stands alone"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "sample"], "--source sample stands alone"),
+        ({}, ["--source"], "expected at least one argument"),
+        ({"a.txt": b""}, ["--source", "a.txt"], "a.txt has no rows"),
+        ({"a.csv": b"Text\n"}, ["--source", "a.csv"], "a.csv has no rows"),
+        ({"a.csv": b"id,body\n1,a\n"}, ["--source", "a.csv"], "only 'id', 'body'"),
+        ({"a.txt": GOOD + b"\0\n"}, ["--source", "a.txt"], "line 201 holds a NUL byte"),
+        ({"a.txt": GOOD + b"\xff\n"}, ["--source", "a.txt"], "line 201 is not UTF-8"),
+        ({"a.parquet": GOOD}, ["--source", "a.parquet"], "not a readable parquet file"),
+        ({"a.jsonl": b"[1]\n"}, ["--source", "a.jsonl"], "line 1 holds a JSON list"),
+        ({"a.jsonl": b'{"text": "a"}\n{"text": 1}\n'}, ["--source", "a.jsonl"], "line 2 has a int"),
+        ({"a.txt": b"bien\n\n!!\n"}, ["--source", "a.txt"], "(1 empty, 1 no_letters, 1 latin); pass --latin keep"),
+        ({"a.txt": b"\n\n!!\n"}, ["--source", "a.txt"], "no row is left of 3"),
+        ({"a.txt": "صحا\n".encode() * 500}, ["--source", "a.txt"], "leaves no"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--shards", "300"], "lower --shards"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--shards", "1"], "--shards 1: expected 2 to 1000"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--shards", "1001"], "--shards 1001"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--shards", "two"], "invalid int value: 'two'"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--vocab-size", "257"], "--vocab-size 257: expected 258 to 65536"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--vocab-size", "65537"], "--vocab-size 65537"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "0"], "--val-fraction 0: expected 0.001 to 0.5"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "0.6"], "--val-fraction 0.6"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "nan"], "--val-fraction nan"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "0.001"], "leaves no validation rows"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--seed", "-1"], "--seed -1: expected 0 or more"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--latin", "maybe"], "invalid choice: 'maybe'"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--vocab", "500"], "unrecognized arguments: --vocab"),
+        ({"a.txt": GOOD, "x/out": b""}, ["--source", "a.txt", "--out", "x/out"], "--out x/out exists"),
+        ({"a.txt": GOOD, "x/f": b""}, ["--source", "a.txt", "--out", "x/f", "--overwrite"], "x/f is a file"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--out", "a.txt/out"], "--out a.txt/out cannot be made"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--out", ".", "--overwrite"], "it is no dataset and is not replaced"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, files, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    for name, content in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    out = [] if "--out" in arguments else ["--out", "out"]
+    assert message in refused([*arguments, *out], capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_command_line_itself_refuses_and_helps(tmp_path):
+    command = [sys.executable, "-m", "data_prep"]
+    out = tmp_path / "out"
+    bad = subprocess.run(
+        [*command, "--source", str(tmp_path / "none.txt"), "--out", str(out)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1) and bad.stderr.startswith("error: --source")
+    assert list(tmp_path.iterdir()) == []
+    help_text = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert help_text.returncode == 0
+    flags = ("--source", "--out", "--latin", "--vocab-size", "--shards", "--val-fraction", "--seed", "--overwrite")
+    assert all(flag in help_text.stdout for flag in flags)
+
+
+def test_importing_the_package_needs_no_framework_and_no_datasets():
+    code = "import sys, data_prep.command; print({'torch', 'mlx', 'datasets', 'pyarrow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,122 @@
+"""Files read row by row: what each format yields, and one clear message for each way in which a file can be wrong."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep import readers
+from data_prep.readers import read_files, read_rows
+from gpt_core.errors import InputError
+
+ROWS = ["واش راك", "سطر\nثاني", 'قال "صحا", وراح', "", "ça va"]
+
+
+def parquet(path, column="Text", values=ROWS, **kind):
+    pq.write_table(pa.table({"id": list(range(len(values))), column: pa.array(values, **kind)}), path, row_group_size=2)
+    return path
+
+
+def test_parquet(tmp_path):
+    assert list(read_rows(parquet(tmp_path / "a.parquet"))) == ROWS
+    assert list(read_rows(parquet(tmp_path / "b.parquet", "text", ["صحا", None]))) == ["صحا", ""]
+    assert list(read_rows(parquet(tmp_path / "c.PARQUET", type=pa.large_string()))) == ROWS
+    words = pa.array(["صحا", "صحا"]).dictionary_encode()
+    pq.write_table(pa.table({"Text": words}), tmp_path / "d.parquet")
+    assert list(read_rows(tmp_path / "d.parquet")) == ["صحا", "صحا"]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_jsonl(tmp_path, ascii_only):
+    lines = [json.dumps({"id": 1, "text": row}, ensure_ascii=ascii_only) for row in ROWS]
+    (tmp_path / "a.jsonl").write_text("\ufeff" + "\n\n".join(lines) + "\n", encoding="utf-8")
+    assert list(read_rows(tmp_path / "a.jsonl")) == ROWS
+
+
+def test_csv(tmp_path):
+    quoted = "".join('{},"{}"\r\n'.format(i, row.replace('"', '""')) for i, row in enumerate(ROWS))
+    (tmp_path / "a.csv").write_bytes(("\ufeffid,Text\r\n" + quoted + "\r\n").encode())
+    assert list(read_rows(tmp_path / "a.csv")) == ROWS
+
+
+def test_txt(tmp_path):
+    # U+2028 and a lone carriage return are white space inside a row, not its end
+    (tmp_path / "a.txt").write_bytes("\ufeffواش راك\r\n\nسطر\u2028واحد\rفقط".encode())
+    assert list(read_rows(tmp_path / "a.txt")) == ["واش راك", "", "سطر\u2028واحد\rفقط"]
+
+
+def test_several_files_are_read_in_the_order_given(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert list(read_files([tmp_path / "b.txt", tmp_path / "a.txt"])) == ["b", "a"]
+
+
+def test_files_are_streamed(tmp_path):
+    """The first rows arrive although the end of the file is broken."""
+    (tmp_path / "a.txt").write_bytes("صحا\n".encode() * 5 + b"\xff")
+    rows = read_rows(tmp_path / "a.txt")
+    assert [next(rows) for _ in range(5)] == ["صحا"] * 5
+    with pytest.raises(InputError, match=r"line 6 is not UTF-8 \(byte 1 of the line\)"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.docx", b"x", r"extension '.docx': expected one of .parquet, .jsonl, .csv, .txt"),
+        ("a", b"x", "extension ''"),
+        ("a.txt", "صحا\n\xff".encode("latin-1", "ignore") + b"ok\n\xfe\xff", "line 2 is not UTF-8"),
+        ("a.txt", b"ok\nbad\0\n", "line 2 holds a NUL byte"),
+        ("a.txt", "صحا".encode("utf-16"), "line 1 (holds a NUL byte|is not UTF-8)"),
+        ("a.jsonl", b'{"Text": "a"}\n{"Text": ', "line 2 is not JSON"),
+        ("a.jsonl", b"[1]\n", "line 1 holds a JSON list: expected an object"),
+        ("a.jsonl", b'{"Text": 5}\n', "line 1 has a int in column 'Text': expected a string"),
+        ("a.jsonl", b'{"Text": null}\n', "line 1 has a NoneType"),
+        ("a.jsonl", b'{"body": "a", "id": 1}\n', "line 1 has no column 'Text' or 'text', only 'body', 'id'"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("a.csv", b"id,body\n1,a\n", "has no column 'Text' or 'text', only 'id', 'body'"),
+        ("a.csv", b"id;Text\n1;a\n", "only 'id;Text'"),
+        ("a.csv", b"id,Text\n1,a\n2\n", "line 3 has 1 values, the header 2"),
+        ("a.csv", b'Text\n"open\nb\n', "line 3 is not CSV"),
+        ("a.csv", b"Text\n" + b"x" * 200_000, "line 2 is not CSV"),
+        ("a.parquet", b"PAR1 but not really", "is not a readable parquet file"),
+        ("a.parquet", b"", "is not a readable parquet file"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_rows(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match=r"nothing.txt does not exist"):
+        read_rows(tmp_path / "nothing.txt")
+    with pytest.raises(InputError, match="is a folder"):
+        read_rows(tmp_path)
+
+
+def test_parquet_columns(tmp_path):
+    with pytest.raises(InputError, match="no column 'Text' or 'text', only 'id', 'Body'"):
+        list(read_rows(parquet(tmp_path / "a.parquet", "Body")))
+    with pytest.raises(InputError, match="has int64 in column 'Text': expected strings"):
+        list(read_rows(parquet(tmp_path / "b.parquet", "Text", [1, 2])))
+
+
+def test_parquet_damaged_in_the_middle(tmp_path):
+    path = parquet(tmp_path / "a.parquet", values=["صحا خويا العزيز"] * 50)
+    raw = bytearray(path.read_bytes())
+    raw[4 : len(raw) // 2] = b"\xff" * (len(raw) // 2 - 4)  # pages of both columns; the footer stays whole
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="is not a readable parquet file"):
+        list(read_rows(path))
+
+
+def test_an_endless_line_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 2**20)
+    (tmp_path / "a.txt").write_bytes(b"a" * 2**20 + b"\n" + b"a" * (2**20 + 2))
+    rows = read_rows(tmp_path / "a.txt")
+    with pytest.raises(InputError, match="line 1 is longer than 1 MiB"):
+        next(rows)

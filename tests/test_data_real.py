@@ -1,0 +1,34 @@
+"""The command over the real rows, which are no part of the project: skipped where the file is missing."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.command import main
+from data_prep.readers import read_rows
+from gpt_core.dataset import open_dataset
+
+ROWS = Path(os.environ.get("DARIJA_ROWS", Path(__file__).parents[2] / "shared" / "data" / "darija-rows.parquet"))
+
+
+@pytest.mark.skipif(not ROWS.is_file(), reason=f"no {ROWS.name}: set DARIJA_ROWS to a parquet file with a column Text")
+def test_real_rows(tmp_path, capsys):
+    start = time.perf_counter()
+    main(["--source", str(ROWS), "--out", str(tmp_path / "out")])
+    seconds = time.perf_counter() - start
+    lines = capsys.readouterr().out.splitlines()
+    figures = json.loads(lines[-1])
+    dataset = open_dataset(tmp_path / "out")
+    print(*lines, f"{seconds:.1f} s", sep="\n")
+    assert figures["rows_read"] == sum(1 for _ in read_rows(ROWS))
+    assert figures["rows"] + sum(figures["dropped"].values()) == figures["rows_read"]
+    assert figures["rows"] > 0.6 * figures["rows_read"]
+    assert (dataset.vocab_size, figures["shards"], len(dataset.manifest["shards"])) == (10_000, 20, 20)
+    assert len(dataset.train) == figures["train_tokens"] and len(dataset.val) == figures["val_tokens"]
+    assert 0.08 < figures["val_tokens"] / figures["tokens"] < 0.12
+    assert 1.2 < figures["tokens"] / figures["words"] < 2.2
+    sizes = [shard["tokens"] for shard in dataset.manifest["shards"] if shard["split"] == "train"]
+    assert max(sizes) - min(sizes) < 2000, "shards of one split differ by a row or two"
