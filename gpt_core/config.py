@@ -74,8 +74,6 @@ class TrainConfig:
             raise InputError(f"--min-lr {self.min_lr} is above --lr {self.lr}: the schedule only decays")
         if self.schedule == "constant" and self.min_lr > 0:
             raise InputError(f"--min-lr {self.min_lr} has no effect with --schedule constant: drop it, or decay")
-        if self.steps is not None and self.warmup_steps >= self.steps:
-            raise InputError(f"--warmup-steps {self.warmup_steps} leaves nothing of --steps {self.steps}: lower the warm-up")
 
     @property
     def sequences_per_step(self) -> int:
@@ -133,12 +131,12 @@ def refuse_other_recipe(stored: TrainConfig, given: TrainConfig, origin: str) ->
             )
 
 
-def refuse_other_model(stored: GPTConfig, given: GPTConfig, origin: str) -> None:
+def refuse_other_model(stored: GPTConfig, given: GPTConfig, origin: str, remedy: str = "or another --run") -> None:
     """Raises InputError naming the first flag in which the two models differ, with both values."""
     for item in dataclasses.fields(GPTConfig):
         old, new = getattr(stored, item.name), getattr(given, item.name)
         if old != new:
-            raise InputError(f"{flag(item.name)} {new} differs from {old} in {origin}: give the same, or another --run")
+            raise InputError(f"{flag(item.name)} {new} differs from {old} in {origin}: give the same, {remedy}")
 
 
 def _check_positive(config: Any, *names: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from gpt_core.scoring import (
 from gpt_core.shards import TokenStream
 from gpt_core.tokens import END_OF_TEXT_ID, load_tokenizer, token_table
 
-BATCH_SIZE = 8
+TOKENS_PER_BATCH = 4096
 ROWS_AT_A_TIME = 2048
 
 
@@ -84,15 +85,16 @@ def evaluate(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, token_n
     with bar(total=len(starts), desc="rows", unit="row") as progress:
         for first in range(0, len(starts), ROWS_AT_A_TIME):
             rows = [read_row(tokens, starts, row) for row in range(first, min(first + ROWS_AT_A_TIME, len(starts)))]
-            nats = score_rows(rows, block_size, BATCH_SIZE * block_size, token_nats)
+            nats = score_rows(rows, block_size, TOKENS_PER_BATCH, token_nats)
             scripts = np.array([script_of(row, table) for row in rows])
             for script in SCRIPTS:
                 chosen = np.flatnonzero(scripts == script)
                 by_script[script] += sum_rows([rows[i] for i in chosen], nats[chosen], table)
             progress.update(len(rows))
-    windows = -(-(len(tokens) - 1) // block_size)
-    batches = bar(stream_windows(tokens, block_size, BATCH_SIZE), total=-(-windows // BATCH_SIZE), desc="stream", unit="batch")
-    stream = score(iter(batches), token_nats, table)
+    batch_size = max(1, TOKENS_PER_BATCH // block_size)
+    batches = math.ceil((len(tokens) - 1) / (batch_size * block_size))
+    windows = bar(stream_windows(tokens, block_size, batch_size), total=batches, desc="stream", unit="batch")
+    stream = score(iter(windows), token_nats, table)
     whole = sum(by_script.values(), Score())
     return {
         "val_bpb": whole.bits_per_byte,

@@ -1,0 +1,26 @@
+"""Fixtures for all tests."""
+
+from pathlib import Path
+
+import pytest
+from helpers import make_dataset, make_tokenizer
+from tokenizers import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder of 62 rows of Darija, 400 tokens at most. Shared: copy it before changing it."""
+    return make_dataset(tmp_path_factory.mktemp("data") / "small")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A byte-level BPE of the same rows."""
+    return make_tokenizer()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _eager_mlx() -> None:
+    """Compiled CPU kernels take seconds to build: one test compares them with the eager ones, the rest runs eagerly."""
+    mlx = pytest.importorskip("mlx_gpt.step")
+    mlx.mx.disable_compile()
