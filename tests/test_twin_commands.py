@@ -12,7 +12,7 @@ from helpers import make_dataset
 from twins import TWINS
 
 import torch_gpt.device
-from gpt_core.config import presets
+from gpt_core.config import DType, presets
 from gpt_core.errors import InputError
 from gpt_core.files import sha256
 from gpt_core.shards import read_shard, write_shard
@@ -181,7 +181,7 @@ def test_a_device_that_is_not_there(
         ("2.13.0+cpu", "float16", None),
     ],
 )
-def test_known_bad_torch_versions_are_refused_on_mps(version: str, dtype: str, reason: str | None) -> None:
+def test_known_bad_torch_versions_are_refused_on_mps(version: str, dtype: DType, reason: str | None) -> None:
     if reason is None:
         torch_gpt.device.refuse_known_bad(version, dtype)
         return
