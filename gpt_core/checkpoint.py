@@ -1,10 +1,12 @@
 """A checkpoint belongs to neither framework: float32 weights and moments by name, configuration, state, tokenizer."""
 
 import dataclasses
+import hashlib
 import json
 import platform
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,10 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. Arrays are float32; moments are `<name>.m` and `<name>.v`."""
+    """A verified checkpoint. Arrays are float32; moments are `<name>.m` and `<name>.v`, or none after an import.
+
+    `manifest_sha256` is empty for a model that was not trained on a dataset of ours.
+    """
 
     folder: Path
     model: GPTConfig
@@ -68,7 +73,30 @@ def save(
 ) -> Path:
     """Writes step_NNNNNN/ beside and renames it into place, moves `latest`, then removes all but the newest ones."""
     folder = step_folder(run, step)
+    write(folder, model, train, step, tokens, weights, moments, tokenizer, manifest_sha256, versions)
+    write_text(run / LATEST, folder.name + "\n")
+    older = [path for path in step_folders(run) if _step_of(path) <= step]  # later ones are of a run that was set back
+    for old in older[: -train.keep_last]:
+        shutil.rmtree(old)
+    return folder
+
+
+def write(
+    folder: Path,
+    model: GPTConfig,
+    train: TrainConfig,
+    step: int,
+    tokens: int,
+    weights: Arrays,
+    moments: Arrays,
+    tokenizer: Path,
+    manifest_sha256: str,
+    versions: dict[str, str],
+) -> None:
+    """Writes one checkpoint folder, complete or not at all. Arrays are float32 and contiguous."""
     with new_folder(folder) as beside:
+        # safetensors writes memory as it lies: a transposed array would be saved scrambled
+        weights, moments = ({name: np.ascontiguousarray(a) for name, a in part.items()} for part in (weights, moments))
         save_file(weights, beside / MODEL, metadata={"format": "pt"})
         save_file(moments, beside / OPTIMIZER, metadata={"format": "pt"})
         (beside / CONFIG).write_text(config_json(model, train), encoding="utf-8")
@@ -82,18 +110,26 @@ def save(
             "versions": {"python": platform.python_version(), "numpy": np.__version__} | versions,
             "files": {name: sha256(beside / name) for name in (MODEL, OPTIMIZER, CONFIG, TOKENIZER)},
         }
+        state["checksum"] = _checksum(state)
         (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    write_text(run / LATEST, folder.name + "\n")
-    for old in step_folders(run)[: -train.keep_last]:
-        shutil.rmtree(old)
-    return folder
 
 
 def step_folders(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     if not run.is_dir():
         return []
-    return sorted(path for path in run.iterdir() if re.fullmatch(r"step_\d{6,}", path.name) and path.is_dir())
+    found = [path for path in run.iterdir() if re.fullmatch(r"step_\d{6,}", path.name) and path.is_dir()]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    """SHA-256 of everything else in state.json."""
+    rest = {name: value for name, value in state.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def find(path: Path, flag: str) -> Path:
@@ -105,23 +141,34 @@ def find(path: Path, flag: str) -> Path:
         if re.fullmatch(r"step_\d{6,}", name) and (path / name / STATE).is_file():
             return path / name
         raise InputError(f"{path / LATEST} names {name!r}, which is not a checkpoint: there are {_there(path)}")
+    whole = [folder for folder in step_folders(path) if (folder / STATE).is_file()]
+    if whole:  # a crash, or an import, left no `latest`
+        return whole[-1]
     if not path.is_dir():
         raise InputError(f"{flag} {path} does not exist: give a run folder or one of its step_NNNNNN folders")
     raise InputError(f"{flag} {path} is no checkpoint, {STATE} is missing: there are {_there(path)}")
 
 
-def load(folder: Path) -> Checkpoint:
-    """Reads a checkpoint after checking its hashes, and its names and shapes against the contract table."""
+def load(folder: Path, moments: bool = True) -> Checkpoint:
+    """Reads a checkpoint after checking its hashes, and its names and shapes against the contract table.
+
+    Without `moments` their file is neither checked nor read: two thirds of the bytes.
+    """
     state = _read_json(folder / STATE)
     try:
         version, step = state["format_version"], state["step"]
         hashes, manifest, tokenizer = state["files"], state["manifest_sha256"], state["tokenizer_sha256"]
         whole = isinstance(step, int) and step >= 0 and isinstance(manifest, str) and isinstance(tokenizer, str)
+        whole = whole and isinstance(hashes, dict) and hashes.get(TOKENIZER) == tokenizer
         if version != FORMAT_VERSION or not whole or set(hashes) != {MODEL, OPTIMIZER, CONFIG, TOKENIZER}:
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / STATE} is not the state of a checkpoint of format version {FORMAT_VERSION}") from error
+    if state.get("checksum") != _checksum(state):
+        raise InputError(f"{folder / STATE} does not have its own checksum: it is corrupt, use another checkpoint")
     for name, expected in hashes.items():
+        if name == OPTIMIZER and not moments:
+            continue
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing: the checkpoint is not whole, use another one")
         if sha256(folder / name) != expected:
@@ -141,7 +188,7 @@ def load(folder: Path) -> Checkpoint:
         manifest_sha256=manifest,
         tokenizer_sha256=tokenizer,
         weights=read_arrays(folder / MODEL, shapes),
-        moments=read_arrays(folder / OPTIMIZER, moment_shapes),
+        moments=_read_moments(folder / OPTIMIZER, moment_shapes) if moments else {},
     )
 
 
@@ -162,6 +209,13 @@ def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> Arrays:
             return {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): use another checkpoint") from error
+
+
+def _read_moments(path: Path, shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    with suppress(SafetensorError), safe_open(path, framework="np") as file:
+        if not file.keys():  # imported from a source that has none
+            return {}
+    return read_arrays(path, shapes)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 import argparse
 import dataclasses
+import io
+import os
 import sys
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from gpt_core.errors import InputError
@@ -17,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def flag(field: str) -> str:
@@ -51,10 +54,14 @@ def overrides(args: argparse.Namespace, config: type) -> dict[str, Any]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls a command's `main` and turns its outcome into an exit code; bad input is one line on stderr and code 2."""
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
+        sys.stdout.flush()  # here, where a closed pipe can still be told
+        sys.exit(code)
     except InputError as error:
         sys.exit(_fail(str(error)))
     except BrokenPipeError:
+        with suppress(io.UnsupportedOperation):  # so that the flush at exit finds an open file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_fail("the output was closed before the command ended"))
     except OSError as error:
         sys.exit(_fail(f"{error.filename or 'disk'}: {error.strerror or error}"))

@@ -1,6 +1,7 @@
 """Configuration: the model, the training run, and the presets. Every field is a command-line flag of both trainers."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -65,8 +66,8 @@ class TrainConfig:
         if self.steps is not None:
             _check_positive(self, "steps")
         for name in ("min_lr", "warmup_steps", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{flag(name)} {getattr(self, name)} is negative: give 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give 0 or more")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give at least 0 and less than 1")
@@ -90,13 +91,12 @@ def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
             TrainConfig(
                 micro_batch_size=8,
                 accumulation=1,
-                steps=1000,
+                steps=600,
                 schedule="linear",
-                lr=2e-3,
                 warmup_steps=20,
                 weight_decay=0.1,
                 val_every=50,
-                checkpoint_every=250,
+                checkpoint_every=200,
             ),
         ),
     }
@@ -113,7 +113,7 @@ def from_dict(config: type[Config], values: Any, origin: str) -> Config:
         raise InputError(f"{origin} does not describe a {config.__name__}: missing or unknown {found}")
     for name, value in values.items():
         if not _has_type(value, hints[name]):
-            raise InputError(f"{origin} has {name} = {value!r}, expected {getattr(hints[name], '__name__', hints[name])}")
+            raise InputError(f"{origin} has {name} = {value!r}, expected {_type_name(hints[name])}")
     try:
         return config(**values)
     except InputError as error:
@@ -125,6 +125,8 @@ def refuse_other_recipe(stored: TrainConfig, given: TrainConfig, origin: str) ->
     for item in dataclasses.fields(TrainConfig):
         old, new = getattr(stored, item.name), getattr(given, item.name)
         rule = item.metadata["on_resume"]
+        if item.name == "epochs" and stored.steps is not None and given.steps is not None:
+            continue  # not used
         if old != new and (rule == "fixed" or (rule == "horizon" and given.schedule != "constant")):
             raise InputError(
                 f"{flag(item.name)} {new} differs from {old} in {origin}: give the same, or start anew with another --run"
@@ -141,8 +143,20 @@ def refuse_other_model(stored: GPTConfig, given: GPTConfig, origin: str, remedy:
 
 def _check_positive(config: Any, *names: str) -> None:
     for name in names:
-        if not getattr(config, name) > 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise InputError(f"{flag(name)} {getattr(config, name)} is not positive: give a number above 0")
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(get_args(hint))
+    return (
+        " or ".join(_type_name(arg) for arg in get_args(hint))
+        if get_args(hint)
+        else "None"
+        if hint is type(None)
+        else hint.__name__
+    )
 
 
 def _has_type(value: Any, hint: Any) -> bool:

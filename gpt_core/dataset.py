@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from gpt_core.errors import InputError
 from gpt_core.files import sha256
 from gpt_core.shards import TokenStream, read_shard
-from gpt_core.tokens import load_tokenizer
+from gpt_core.tokens import END_OF_TEXT, END_OF_TEXT_ID, load_tokenizer
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -48,11 +48,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format_version"] != FORMAT_VERSION:
             raise InputError(f"{path} has format version {manifest['format_version']}, expected {FORMAT_VERSION}: {REMEDY}")
-        assert isinstance(manifest["tokenizer"]["sha256"], str)
+        whole = isinstance(manifest["tokenizer"]["sha256"], str)
         for shard in manifest["shards"]:
-            assert shard["split"] in SPLITS and Path(shard["file"]).name == shard["file"]
-            assert isinstance(shard["tokens"], int) and isinstance(shard["sha256"], str)
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+            whole = whole and shard["split"] in SPLITS and Path(shard["file"]).name == shard["file"]
+            whole = whole and isinstance(shard["tokens"], int) and isinstance(shard["sha256"], str)
+        if not whole or len({shard["file"] for shard in manifest["shards"]}) != len(manifest["shards"]):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a manifest written by data_prep ({type(error).__name__}): {REMEDY}") from error
     return manifest
 
@@ -87,4 +89,6 @@ def open_dataset(folder: Path) -> Dataset:
     for split, stream in streams.items():
         if len(stream) == 0:
             raise InputError(f"--data {folder} has no tokens in its {split} split: {REMEDY}")
+        if int(stream.read(0, 1)[0]) != END_OF_TEXT_ID:
+            raise InputError(f"--data {folder} has a {split} split that does not begin with a row's {END_OF_TEXT}: {REMEDY}")
     return Dataset(folder, manifest, sha256(folder / MANIFEST), found, tokenizer, streams["train"], streams["val"])

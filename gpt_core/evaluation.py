@@ -73,6 +73,8 @@ def text_stream(path: Path, tokenizer: Tokenizer) -> TokenStream:
     rows = text.removesuffix("\n").split("\n") if text else []
     if not rows:
         raise InputError(f"--text {path} is empty: give a text file, a row a line")
+    if not any(rows):
+        raise InputError(f"--text {path} has empty rows only: give a text file, a row a line")
     encoded = tokenizer.encode_batch(rows, add_special_tokens=False)
     return TokenStream([np.array([END_OF_TEXT_ID, *row.ids], dtype=np.uint16) for row in encoded])
 

@@ -56,8 +56,14 @@ def make_parents(path: Path, flag: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`; when the block succeeds it is flushed and renamed to `path`, else removed."""
-    beside = path.with_name(f".{path.name}.tmp")
+    """Yields an empty folder beside `path`; when the block succeeds it is flushed and renamed to `path`, else removed.
+
+    An existing `path` is moved aside first; what a kill between the two renames left aside comes back the next time.
+    """
+    beside, replaced = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    if replaced.exists() and not path.exists():
+        os.replace(replaced, path)
+    shutil.rmtree(replaced, ignore_errors=True)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
@@ -65,11 +71,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in sorted(beside.iterdir()):
             flush_to_disk(file)
         flush_to_disk(beside)
-        replaced = path.with_name(f".{path.name}.old")
         if path.exists():
             os.replace(path, replaced)
         os.replace(beside, path)
         flush_to_disk(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
     finally:
+        if replaced.exists() and not path.exists():
+            os.replace(replaced, path)
+        shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(beside, ignore_errors=True)

@@ -67,18 +67,18 @@ def generate(
     """
     generator = np.random.default_rng(seed)
     context = [END_OF_TEXT_ID, *prompt][-block_size:]
-    logits, cache = forward(context, None)
+    new, cache = context, None
     for _ in range(max_tokens):
+        logits, cache = forward(new, cache)
         token = choose(logits[:vocab_size], sampling, generator)
         if token == END_OF_TEXT_ID:
             return
         yield token
         context.append(token)
+        new = [token]
         if len(context) > block_size:
             context = context[-max(1, block_size // 2) :]
-            logits, cache = forward(context, None)
-        else:
-            logits, cache = forward([token], cache)
+            new, cache = context, None
 
 
 def stream(forward: Forward, tokenizer: Tokenizer, loaded: Checkpoint, sampling: Sampling, args: argparse.Namespace) -> None:

@@ -45,12 +45,14 @@ def read_metrics(path: Path) -> list[Record]:
     """All whole records of a metrics file; a last line that was cut off by a crash is left out."""
     if not path.is_file():
         raise InputError(f"{path} is missing: a run folder written by train is expected")
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     records = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)
-            records.append(record | {"step": int(record["step"])})
+            if not isinstance(record["step"], int) or not set(FIELDS) <= set(record):
+                raise ValueError
+            records.append(record)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number} is not a metrics record: restore the file or start another --run"
@@ -75,7 +77,12 @@ def append(path: Path, record: Record) -> None:
 
 def line_of(record: Record) -> str:
     """A record as a line of JSON."""
-    return json.dumps(record, allow_nan=False) + "\n"
+    try:
+        return json.dumps(record, allow_nan=False) + "\n"
+    except ValueError as error:
+        broken = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+        what = f"step {record['step']} has {', '.join(broken)} that is not finite"
+        raise InputError(f"{what}: lower --lr or add --warmup-steps") from error
 
 
 def console_line(record: Record) -> str:

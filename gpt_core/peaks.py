@@ -13,8 +13,9 @@ APPLE = {
 }  # fmt: skip
 # 1e12 FLOP/s, dense, float16 and bfloat16 (data sheets). A float32 run has another peak, which is not listed.
 NVIDIA_HALF = {
-    "A100": 312.0, "H100 80GB HBM3": 989.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H200": 989.0, "B200": 2250.0,
-    "L40S": 362.0, "L4": 121.0, "A40": 149.7, "A30": 165.0, "RTX 4090": 165.2, "RTX 3090": 71.0, "RTX 5090": 209.5,
+    "A100": 312.0, "H100 80GB HBM3": 989.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H200": 989.0, "H200 NVL": 836.0,
+    "B200": 2250.0, "L40S": 362.0, "L4": 121.0, "A40": 149.7, "A30": 165.0, "RTX 4090": 165.2,
+    "RTX 3090": 71.0, "RTX 5090": 209.5,
 }  # fmt: skip
 
 
@@ -23,7 +24,5 @@ def nominal_tflops(chip: str, dtype: DType) -> float | None:
     apple = re.fullmatch(r"Apple (M\d( \w+)?)", chip)
     if apple:
         return APPLE.get(apple[1])
-    if "NVIDIA" in chip and dtype != "float32":
-        found = [name for name in NVIDIA_HALF if re.search(rf"\b{re.escape(name)}\b", chip)]
-        return NVIDIA_HALF[max(found, key=len)] if found else None
-    return None
+    nvidia = re.fullmatch(r"NVIDIA (?:GeForce )?(.*?)(?:-(?:SXM|PCIE).*| \d+GB PCIe)?", chip)  # not "Laptop GPU" or "Ti"
+    return NVIDIA_HALF.get(nvidia[1]) if nvidia and dtype != "float32" else None

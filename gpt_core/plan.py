@@ -31,6 +31,8 @@ class Plan:
     total_steps: int
     start: Checkpoint | None
     """The checkpoint to go on from, or None to start anew."""
+    init: Checkpoint | None
+    """The checkpoint whose weights a new run starts from, or None for random ones."""
     peak_tflops: float | None
     tensorboard: bool
 
@@ -45,7 +47,7 @@ def parser(twin: str, devices: tuple[str, ...]) -> Parser:
     made = Parser(prog=f"python -m {twin}.train", description="Trains a GPT on shards made by data_prep; resumes by itself.")
     made.add_argument("--preset", choices=sorted(presets()), default="seed", help="configuration that the other flags change")
     made.add_argument("--data", type=Path, default=Path("data/darija"), metavar="DIR", help="dataset folder")
-    made.add_argument("--run", type=Path, metavar="DIR", help=f"run folder; runs/PRESET-{twin} if not given")
+    made.add_argument("--run", type=Path, metavar="DIR", help=f"run folder, instead of {default_run('PRESET', twin)}")
     made.add_argument("--device", choices=devices, default="auto", help="where to compute")
     made.add_argument(
         "--resume",
@@ -53,11 +55,17 @@ def parser(twin: str, devices: tuple[str, ...]) -> Parser:
         default="auto",
         help="auto goes on from the run folder's latest checkpoint if there is one, required insists, never refuses",
     )
+    made.add_argument("--init-from", type=Path, metavar="DIR", help="start a new run from a checkpoint's weights, at step 0")
     made.add_argument("--peak-tflops", type=float, metavar="X", help="the chip's peak for MFU, 1e12 FLOP/s, if not known")
     made.add_argument("--tensorboard", action="store_true", help="also write event files (needs tensorboardX)")
     made.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     add_config_flags(made, GPTConfig, TrainConfig)
     return made
+
+
+def default_run(preset: str, twin: str) -> Path:
+    """Where a run goes that was given no folder: runs/seed-mlx."""
+    return Path("runs") / f"{preset}-{twin.removesuffix('_gpt')}"
 
 
 def configs(args: argparse.Namespace) -> tuple[GPTConfig, TrainConfig]:
@@ -72,16 +80,16 @@ def configs(args: argparse.Namespace) -> tuple[GPTConfig, TrainConfig]:
 
 
 def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None) -> Plan:
-    """Opens the data and the run folder and checks that they fit. Raises InputError; writes nothing."""
+    """Opens the data and the run folder and checks that they fit. Raises InputError; makes no more than parent folders."""
     model, train = configs(args)
-    dataset = open_dataset(args.data)
-    if dataset.vocab_size > model.vocab_size:
-        raise InputError(f"--vocab-size {model.vocab_size} is below the {dataset.vocab_size} tokens of {args.data}: raise it")
-    loader = Loader(dataset.train, model, train)
+    dataset, loader = _open_data(args.data, model, train)
     total = loader.total_steps()
-    if train.warmup_steps >= total:
-        raise InputError(f"--warmup-steps {train.warmup_steps} leaves nothing of the {total} steps of the run: lower it")
-    run = args.run or Path("runs") / f"{args.preset}-{twin}"
+    run = args.run or default_run(args.preset, twin)
+    if args.init_from is not None and checkpoint.step_folders(run):
+        raise InputError(
+            f"--init-from {args.init_from} starts a new run, --run {run} has checkpoints already: "
+            "choose another --run, or drop --init-from to go on with it"
+        )
     return Plan(
         model=model,
         train=train,
@@ -90,9 +98,21 @@ def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None) ->
         loader=loader,
         total_steps=total,
         start=_find_start(run, args.resume, model, train, dataset, total),
+        init=_find_init(args.init_from, model, dataset),
         peak_tflops=args.peak_tflops or peak_tflops,
         tensorboard=args.tensorboard,
     )
+
+
+def _open_data(folder: Path, model: GPTConfig, train: TrainConfig) -> tuple[Dataset, Loader]:
+    """The data and its batches, after checking that the model fits them."""
+    dataset = open_dataset(folder)
+    if dataset.vocab_size > model.vocab_size:
+        raise InputError(f"--vocab-size {model.vocab_size} is below the {dataset.vocab_size} tokens of {folder}: raise it")
+    if len(dataset.val) <= model.block_size:
+        tokens = f"{len(dataset.val)} validation tokens of {folder}"
+        raise InputError(f"--block-size {model.block_size} is not below the {tokens}: lower it, or prepare more rows")
+    return dataset, Loader(dataset.train, model, train)
 
 
 def _find_start(
@@ -115,15 +135,30 @@ def _find_start(
             f"--data {dataset.folder} has the tokenizer {dataset.tokenizer_sha256[:12]}..., {start.folder} was trained "
             f"with {start.tokenizer_sha256[:12]}...: give the data of that run, or another --run"
         )
-    if start.manifest_sha256 != dataset.manifest_sha256:
+    if start.manifest_sha256 and start.manifest_sha256 != dataset.manifest_sha256:
         raise InputError(
             f"--data {dataset.folder} has the manifest {dataset.manifest_sha256[:12]}..., {start.folder} was trained on "
             f"{start.manifest_sha256[:12]}...: give the data of that run, or another --run"
         )
     refuse_other_recipe(start.train, train, str(start.folder))
+    if start.step and not start.moments:
+        raise InputError(f"--run {run} goes on from {start.folder}, which has no moments: start with --init-from it instead")
     if start.step > total:
         raise InputError(f"--run {run} is at step {start.step}, beyond the {total} steps asked for: raise --steps or --epochs")
     return start
+
+
+def _find_init(folder: Path | None, model: GPTConfig, dataset: Dataset) -> Checkpoint | None:
+    if folder is None:
+        return None
+    init = checkpoint.load(checkpoint.find(folder, "--init-from"), moments=False)
+    refuse_other_model(init.model, model, str(init.folder), "or another --init-from")
+    if init.tokenizer_sha256 != dataset.tokenizer_sha256:
+        raise InputError(
+            f"--init-from {init.folder} has the tokenizer {init.tokenizer_sha256[:12]}..., --data {dataset.folder} has "
+            f"{dataset.tokenizer_sha256[:12]}...: encode the rows with the checkpoint's tokenizer, or start anew"
+        )
+    return init
 
 
 def describe(args: argparse.Namespace, device: str) -> str:
@@ -131,7 +166,7 @@ def describe(args: argparse.Namespace, device: str) -> str:
     model, train = configs(args)
     steps = train.steps
     if args.data.exists():
-        steps = Loader(open_dataset(args.data).train, model, train).total_steps()
+        steps = _open_data(args.data, model, train)[1].total_steps()
     per_step = flops_per_token(model) * tokens_per_step(model, train)
     facts = {
         "parameters": parameter_count(model),
@@ -158,6 +193,7 @@ def describe(args: argparse.Namespace, device: str) -> str:
 def banner(plan: Plan, device: str) -> str:
     """One line on what starts or goes on."""
     began = f"goes on after step {plan.first_step}" if plan.start else "starts"
+    began += f" from the weights of {plan.init.folder}" if plan.init else ""
     return (
         f"{time.strftime('%H:%M:%S')} {plan.run} {began}: {parameter_count(plan.model):,} parameters, "
         f"{plan.total_steps - plan.first_step:,} steps of {tokens_per_step(plan.model, plan.train):,} tokens, "

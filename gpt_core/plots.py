@@ -39,7 +39,8 @@ def grad_norm_figure(records: list[Record]) -> Figure:
     steps = [r["step"] for r in records]
     axes.plot(steps, [r["grad_norm"] for r in records], color="tab:red", linewidth=0.8, label="before clipping")
     axes.plot(steps, [r["clipped_grad_norm"] for r in records], color="tab:green", linewidth=0.8, label="after clipping")
-    axes.set_yscale("log")
+    if any(r["clipped_grad_norm"] > 0 for r in records):
+        axes.set_yscale("log")
     axes.legend(frameon=False)
     return figure
 

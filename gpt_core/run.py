@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt_core import checkpoint, metrics, plots
 from gpt_core.checkpoint import Arrays
+from gpt_core.dataset import MANIFEST
 from gpt_core.files import write_text
 from gpt_core.flops import mfu, tokens_per_step
 from gpt_core.init import initial_weights
@@ -31,6 +32,7 @@ class Run:
         self._tensorboard = TensorBoard(self.folder / "tensorboard", plan.first_step) if plan.tensorboard else None
         self.folder.mkdir(exist_ok=True)
         write_text(self.folder / checkpoint.CONFIG, checkpoint.config_json(plan.model, plan.train))
+        write_text(self.folder / MANIFEST, (plan.dataset.folder / MANIFEST).read_text(encoding="utf-8"))
         metrics.keep_until(self._metrics, plan.first_step)
         self._records = metrics.read_metrics(self._metrics)
         self._saved = plan.first_step if plan.start else None
@@ -50,6 +52,8 @@ class Run:
         """Weights and moments to start from; a new run has no moments."""
         if self._plan.start:
             return self._plan.start.weights, self._plan.start.moments
+        if self._plan.init:
+            return self._plan.init.weights, {}
         return initial_weights(self._plan.model, self._plan.train.seed), {}
 
     def record(self, step: int, loss: float, lr: float, norm: float, seconds: float, memory: int) -> Record:
@@ -125,7 +129,8 @@ class Run:
             self._tensorboard.close()
         plots.draw(self._records, self.folder / "plots")
         if self.stop_signal:
-            print(f"stopped by {self.stop_signal}; checkpoint: {self.last_good}; the same command goes on from it")
+            command = "the same command without --init-from" if self._plan.init else "the same command"
+            print(f"stopped by {self.stop_signal}; checkpoint: {self.last_good}; {command} goes on from it")
         else:
             print(f"done; checkpoint: {self.last_good}; plots: {self.folder / 'plots'}")
 

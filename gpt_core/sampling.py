@@ -27,10 +27,13 @@ class Sampling:
 def probabilities(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     """Distribution of the next token, (V,) float64, from logits (V,). Nucleus as in Holtzman et al. 2020, section 3.1."""
     scores = logits.astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError("the model gives logits that are not finite: use another --checkpoint")
     if sampling.temperature == 0:
         return np.eye(1, len(scores), int(scores.argmax()))[0]
     ranked = np.argsort(-scores, kind="stable")
-    weights = np.exp((scores - scores.max()) / sampling.temperature)
+    with np.errstate(over="ignore"):  # a temperature near 0 sends all but the likeliest to minus infinity, as it should
+        weights = np.exp((scores - scores.max()) / sampling.temperature)
     if sampling.top_k is not None:
         weights[ranked[sampling.top_k :]] = 0.0
     weights /= weights.sum()

@@ -22,6 +22,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise InputError(f"{path} is not a tokenizer.json ({error}): make the data again with python -m data_prep") from error
     if tokenizer.token_to_id(END_OF_TEXT) != END_OF_TEXT_ID:
         raise InputError(f"{path} gives {END_OF_TEXT} the id {tokenizer.token_to_id(END_OF_TEXT)}, expected {END_OF_TEXT_ID}")
+    if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
+        raise InputError(f"{path} has ids that are not 0 to {tokenizer.get_vocab_size() - 1}: make the data again")
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -38,7 +40,11 @@ def byte_alphabet() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """What each token contributes to a text, four int64 arrays of (vocab,). Letters count at their first byte."""
+    """What each token contributes to a text, four int64 arrays of (vocab,).
+
+    Letters are of the Arabic and of the Latin script. One that a token cuts counts where it starts, unseen: it may also be
+    one of the script's signs, which only a rare row notices.
+    """
 
     bytes: np.ndarray
     characters: np.ndarray
@@ -62,7 +68,9 @@ def token_table(tokenizer: Tokenizer) -> TokenTable:
             ) from error
         table.bytes[index] = len(values)
         table.characters[index] = sum(value & 0xC0 != 0x80 for value in values)  # all but continuation bytes
-        table.arabic_letters[index] = sum(0xD8 <= value <= 0xDB for value in values)  # U+0600 to U+06FF
-        table.latin_letters[index] = sum(chr(value).isalpha() for value in values if value < 0x80)
-        table.latin_letters[index] += sum(0xC3 <= value <= 0xC5 for value in values)  # U+00C0 to U+017F
+        letters = [ord(character) for character in values.decode("utf-8", "ignore") if character.isalpha()]
+        table.arabic_letters[index] = sum(0x600 <= letter < 0x700 or 0xFB50 <= letter < 0xFF00 for letter in letters)
+        table.latin_letters[index] = sum(letter < 0x250 for letter in letters)
+        table.arabic_letters[index] += 0xD8 <= values[-1] <= 0xDB  # the first byte of U+0600 to U+06FF, alone
+        table.latin_letters[index] += 0xC3 <= values[-1] <= 0xC5  # the first byte of U+00C0 to U+017F, alone
     return table

@@ -56,7 +56,7 @@ def main() -> None:
     if args.dry_run:
         print(plan.describe(args, name))
         return
-    ready = plan.make_plan(args, "mlx", nominal_tflops(name, config.dtype))
+    ready = plan.make_plan(args, "mlx_gpt", nominal_tflops(name, config.dtype))
     print(plan.banner(ready, name))
     train(ready)
 

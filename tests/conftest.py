@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 from helpers import make_dataset, make_tokenizer
+from hypothesis import settings
 from tokenizers import Tokenizer
+
+import mlx_gpt  # noqa: F401  (here, before any test file imports mlx.core: it loads the fast BLAS)
+
+settings.register_profile("shared-machine", deadline=None)  # a slow example is no failure where cores are shared
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,16 @@ def sign(folder: Path) -> None:
     edit_json(folder / "manifest.json", agree)
 
 
+def sign_state(folder: Path) -> None:
+    """Gives a checkpoint's state.json the checksum of what it says now: SHA-256 of the rest as JSON with sorted keys."""
+
+    def agree(state: dict[str, Any]) -> None:
+        state.pop("checksum", None)
+        state["checksum"] = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+    edit_json(folder / "state.json", agree)
+
+
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Reads a JSON file, lets `change` edit it, writes it back."""
     value = json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import SMALL, call, train_flags
-from helpers import make_dataset
+from helpers import make_dataset, sign_state
 from twins import TWINS
 
 import torch_gpt.device
@@ -116,8 +116,8 @@ def test_bad_data(
     ("flags", "says"),
     [
         (("--n-head", 5), ("--n-embd 24", "--n-head 5")),
-        (("--block-size", 4000), ("--block-size 4000", "training tokens")),
-        (("--micro-batch-size", 4000), ("--micro-batch-size 4000",)),
+        (("--block-size", 4000), ("--block-size 4000", "validation tokens")),
+        (("--micro-batch-size", 4000), ("--micro-batch-size 4000", "training tokens")),
         (("--micro-batch-size", 0), ("--micro-batch-size 0", "above 0")),
         (("--vocab-size", 300), ("--vocab-size 300",)),
         (("--lr", "nan"), ("--lr nan",)),
@@ -217,7 +217,7 @@ def test_another_recipe_in_the_same_folder(
     folder = shutil.copytree(run, tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for flags, says in (
-        (("--lr", 0.1, "--steps", 4), ("--lr 0.1", "0.002")),
+        (("--lr", 0.1, "--steps", 4), ("--lr 0.1", "0.001")),
         (("--n-layer", 3, "--steps", 4), ("--n-layer 3", "2")),
         (("--steps", 9), ("--steps 9", "4")),  # with a decaying schedule, other steps are another run
         (("--steps", 4, "--resume", "never"), ("--resume never",)),
@@ -259,6 +259,7 @@ def foreign(folder: Path) -> None:
     state = json.loads((folder / "state.json").read_text())
     state["files"]["model.safetensors"] = sha256(folder / "model.safetensors")
     (folder / "state.json").write_text(json.dumps(state))
+    sign_state(folder)
 
 
 def remove_weights(folder: Path) -> None:

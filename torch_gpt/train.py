@@ -57,7 +57,7 @@ def main() -> None:
     if args.dry_run:
         print(plan.describe(args, name))
         return
-    ready = plan.make_plan(args, "torch", nominal_tflops(name, config.dtype))
+    ready = plan.make_plan(args, "torch_gpt", nominal_tflops(name, config.dtype))
     print(plan.banner(ready, name))
     train(ready, device)
 
