@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 DATA := data/sample
 RUN := runs/tiny-mlx
-PACKAGES := gpt_core data_prep mlx_gpt torch_gpt
+PACKAGES := gpt_core data_prep mlx_gpt torch_gpt weights compare
 
 .PHONY: train test lint clean
 
@@ -32,7 +32,7 @@ lint: .venv/installed-dev
 	$(PY) -m pip install -q -r requirements.txt
 	touch $@
 
-.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
+.venv/installed-dev: requirements.txt requirements-tools.txt requirements-dev.txt | .venv/bin/python
 	$(PY) -m pip install -q -r requirements-dev.txt
 	touch .venv/installed $@
 

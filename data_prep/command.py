@@ -13,6 +13,7 @@ from gpt_core.cli import Parser
 from gpt_core.dataset import MANIFEST
 from gpt_core.errors import InputError
 from gpt_core.files import refuse_existing
+from gpt_core.tokens import load_tokenizer, token_table
 
 MIN_SHARDS, MAX_SHARDS = 2, 1000
 MIN_VAL_FRACTION, MAX_VAL_FRACTION = 0.001, 0.5
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = checked_options(args)
     source = open_source(args.source)
     out = checked_out(Path(args.out), args.overwrite, source.files)
-    manifest = prepare(source, out, options)
+    manifest = prepare(source, out, options, args.tokenizer)
     print(report(manifest))
     print(summary(manifest, Path(args.out)))
 
@@ -50,6 +51,12 @@ def parser() -> Parser:
     made.add_argument(
         "--vocab-size", type=int, default=10_000, metavar="N", help="tokens in all, bytes and <|endoftext|> included"
     )
+    made.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="encode with this tokenizer.json instead of training one, to go on from a model that has it (--init-from)",
+    )
     made.add_argument("--shards", type=int, default=20, metavar="N", help="token files in all, both splits")
     made.add_argument("--val-fraction", type=float, default=0.1, metavar="X", help="share of rows for validation")
     made.add_argument("--seed", type=int, default=1337, metavar="N", help="decides which blocks of rows are for validation")
@@ -59,17 +66,21 @@ def parser() -> Parser:
 
 def checked_options(args: argparse.Namespace) -> Options:
     """The options, or InputError for the first that is out of bounds."""
-    if not MIN_VOCAB_SIZE <= args.vocab_size <= MAX_VOCAB_SIZE:
-        raise InputError(
-            f"--vocab-size {args.vocab_size}: expected {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}, since tokens are uint16"
-        )
+    vocab_size = args.vocab_size if args.tokenizer is None else known_size(args.tokenizer)
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
+        raise InputError(f"--vocab-size {vocab_size}: expected {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}, since tokens are uint16")
     if not MIN_SHARDS <= args.shards <= MAX_SHARDS:
         raise InputError(f"--shards {args.shards}: expected {MIN_SHARDS} to {MAX_SHARDS}, at least one for each split")
     if not MIN_VAL_FRACTION <= args.val_fraction <= MAX_VAL_FRACTION:
         raise InputError(f"--val-fraction {args.val_fraction:g}: expected {MIN_VAL_FRACTION} to {MAX_VAL_FRACTION}")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected 0 or more")
-    return Options(args.latin, args.vocab_size, args.shards, args.val_fraction, args.seed)
+    return Options(args.latin, vocab_size, args.shards, args.val_fraction, args.seed)
+
+
+def known_size(tokenizer: Path) -> int:
+    """Tokens of a given tokenizer, which must be byte-level as ours are. Raises InputError."""
+    return len(token_table(load_tokenizer(tokenizer)).bytes)
 
 
 def checked_out(out: Path, overwrite: bool, sources: Sequence[Path]) -> Path:

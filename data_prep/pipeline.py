@@ -1,6 +1,7 @@
 """The whole preparation: source -> clean rows -> split -> tokenizer -> shards -> manifest, complete or absent."""
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from gpt_core.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TOKENIZER, open_d
 from gpt_core.errors import InputError
 from gpt_core.files import new_folder, sha256, write_text
 from gpt_core.progress import bar
+from gpt_core.tokens import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,20 @@ class Options:
     seed: int
 
 
-def prepare(source: Source, out: Path, options: Options) -> dict[str, Any]:
-    """Makes the dataset folder `out`, replacing one that is there, and returns its manifest. Raises InputError."""
+def prepare(source: Source, out: Path, options: Options, tokenizer: Path | None = None) -> dict[str, Any]:
+    """Makes the dataset folder `out`, replacing one that is there, and returns its manifest. Raises InputError.
+
+    A given `tokenizer` file is used and kept byte for byte; without one it is trained on the training rows.
+    """
     with new_folder(out) as folder:
         with TemporaryDirectory(dir=folder, prefix="spool-") as spooled:
-            manifest = _build(source, options, folder, Path(spooled))
+            manifest = _build(source, options, tokenizer, folder, Path(spooled))
         write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
         open_dataset(folder)
     return manifest
 
 
-def _build(source: Source, options: Options, folder: Path, spooled: Path) -> dict[str, Any]:
+def _build(source: Source, options: Options, given: Path | None, folder: Path, spooled: Path) -> dict[str, Any]:
     description = source.describe()
     print("1/3 cleaning rows", flush=True)
     spool = spool_rows(_bar(source.rows(), None, "cleaning"), options.latin, spooled)
@@ -49,9 +54,14 @@ def _build(source: Source, options: Options, folder: Path, spooled: Path) -> dic
     validation = validation_mask(spool.rows, options.val_fraction, options.seed)
     sizes = {"train": int((~validation).sum()), "val": int(validation.sum())}
 
-    print(f"2/3 training the tokenizer on {sizes['train']:,} training rows", flush=True)
-    tokenizer = train_tokenizer(split_rows(spool, validation, wanted=False), options.vocab_size)
-    tokenizer.save(str(folder / TOKENIZER))
+    if given is None:
+        print(f"2/3 training the tokenizer on {sizes['train']:,} training rows", flush=True)
+        tokenizer = train_tokenizer(split_rows(spool, validation, wanted=False), options.vocab_size)
+        tokenizer.save(str(folder / TOKENIZER))
+    else:
+        print(f"2/3 taking the tokenizer {given}", flush=True)
+        shutil.copyfile(given, folder / TOKENIZER)
+        tokenizer = load_tokenizer(folder / TOKENIZER)
 
     print(f"3/3 encoding {spool.rows:,} rows into {options.shards} shards", flush=True)
     counts: dict[str, Counts] = {}

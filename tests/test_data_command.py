@@ -159,6 +159,21 @@ def test_tokenizer_sees_training_rows_only(tmp_path):
         assert (tokens > 1) == in_validation
 
 
+def test_a_given_tokenizer_is_kept_byte_for_byte(made, tmp_path, capsys):
+    """Other rows in the tokens of an earlier dataset, for a model that was trained with them."""
+    _, first, _ = made
+    rows = write(tmp_path / "other.txt", corpus(300, seed=5))
+    given = first / "tokenizer.json"
+    main(["--source", str(rows), "--out", str(tmp_path / "out"), "--shards", "4", "--tokenizer", str(given)])
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == given.read_bytes()
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.manifest["options"]["vocab_size"] == dataset.vocab_size
+    main(["--source", str(rows), "--out", str(tmp_path / "trained"), "--shards", "4", "--vocab-size", "400"])
+    assert open_dataset(tmp_path / "trained").tokenizer_sha256 != dataset.tokenizer_sha256
+    refused(["--source", str(rows), "--out", str(tmp_path / "no"), "--tokenizer", str(rows)], capsys)
+    assert not (tmp_path / "no").exists()
+
+
 def test_latin_choices(tmp_path):
     rows = [f"{row} bien" if i % 2 else row for i, row in enumerate(corpus(400))]
     source = str(write(tmp_path / "rows.txt", rows))

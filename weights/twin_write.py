@@ -1,0 +1,36 @@
+"""Writing a twin checkpoint that both trainers start from, and resume where the source had moments."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from gpt_core import checkpoint
+from gpt_core.errors import InputError
+from weights.source import Source
+
+
+def write_twin(source: Source, folder: Path) -> None:
+    """Writes the checkpoint folder, complete or not at all; `folder` may be replaced."""
+    with tempfile.TemporaryDirectory() as temporary:
+        tokenizer = Path(temporary) / checkpoint.TOKENIZER
+        tokenizer.write_text(source.tokenizer, encoding="utf-8")
+        checkpoint.write(
+            folder=folder,
+            model=source.model,
+            train=source.records.train,
+            step=source.records.step,
+            tokens=source.records.tokens,
+            weights=source.weights,
+            moments=source.moments,
+            tokenizer=tokenizer,
+            manifest_sha256=source.records.manifest_sha256,
+            versions={"framework": "weights.convert"},
+        )
+
+
+def refuse_other_step(source: Source, folder: Path) -> None:
+    """Raises InputError for a destination step_NNNNNN with another number than the source's: a run would mistake it."""
+    named = re.fullmatch(r"step_(\d{6,})", folder.name)
+    if named and int(named[1]) != source.records.step:
+        right = checkpoint.step_folder(folder.parent, source.records.step)
+        raise InputError(f"DST {folder} says step {int(named[1])}, the source is at {source.records.step}: name it {right}")
