@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,23 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
         weights=read_arrays(folder / MODEL, shapes),
         moments=_read_moments(folder / OPTIMIZER, moment_shapes) if moments else {},
     )
+
+
+def load_newest_intact(run: Path, flag: str) -> Checkpoint:
+    """The latest checkpoint of a run, or, told on stderr, the newest one before it that is whole. Raises InputError."""
+    newest = find(run, flag)
+    older = [path for path in reversed(step_folders(run)) if _step_of(path) < _step_of(newest)]
+    problems = []
+    for folder in (newest, *older):
+        try:
+            loaded = load(folder)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            print(f"warning: {problems[0]}; going on from {folder}", file=sys.stderr)
+        return loaded
+    raise InputError(problems[0])
 
 
 def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> Arrays:

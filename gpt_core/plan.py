@@ -128,7 +128,7 @@ def _find_start(
         if resume == "required":
             raise InputError(f"--run {run} has no checkpoint to resume from: start without --resume required")
         return None
-    start = checkpoint.load(checkpoint.find(run, "--run"))
+    start = checkpoint.load_newest_intact(run, "--run")
     refuse_other_model(start.model, model, str(start.folder))
     if start.tokenizer_sha256 != dataset.tokenizer_sha256:
         raise InputError(

@@ -5,12 +5,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from gpt_core import checkpoint, metrics, plots
 from gpt_core.checkpoint import Arrays
 from gpt_core.dataset import MANIFEST
+from gpt_core.errors import InputError
 from gpt_core.files import write_text
 from gpt_core.flops import mfu, tokens_per_step
 from gpt_core.init import initial_weights
@@ -30,7 +34,6 @@ class Run:
         self.folder = plan.run
         self.stop_signal: str | None = None
         self._tensorboard = TensorBoard(self.folder / "tensorboard", plan.first_step) if plan.tensorboard else None
-        self.folder.mkdir(exist_ok=True)
         write_text(self.folder / checkpoint.CONFIG, checkpoint.config_json(plan.model, plan.train))
         write_text(self.folder / MANIFEST, (plan.dataset.folder / MANIFEST).read_text(encoding="utf-8"))
         metrics.keep_until(self._metrics, plan.first_step)
@@ -143,11 +146,29 @@ class Run:
 @contextmanager
 def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
     """A run whose SIGINT and SIGTERM mean: finish the step, save, stop."""
-    run = Run(plan, versions)
-    before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    with locked(plan.run):
+        run = Run(plan, versions)
+        before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield run
+            run.finish()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in `folder`. The lock is the system's: it ends with its process."""
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / ".lock")
     try:
-        yield run
-        run.finish()
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"--run {folder} is in use by another process: wait for it to end, or choose another folder"
+        ) from error
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        lock.release()

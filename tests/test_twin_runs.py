@@ -47,6 +47,7 @@ def test_what_a_run_leaves_behind(
     run = tmp_path / "run"
     records = train(monkeypatch, name, small_dataset, run, 12, "--checkpoint-every", 5, "--keep-last", 2, "--peak-tflops", 5.2)
     assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
         "config.json",
         "latest",
         "manifest.json",
@@ -175,6 +176,69 @@ def test_a_finished_run_has_nothing_to_do(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
     assert len(train(monkeypatch, name, small_dataset, tmp_path / "run", 3)) == 3
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")} == before
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_corrupt_latest_checkpoint_falls_back_to_the_one_before(
+    name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(monkeypatch, name, small_dataset, tmp_path / "whole", 12)
+    train(monkeypatch, name, small_dataset, tmp_path / "run", 9, "--checkpoint-every", 4)
+    damaged = tmp_path / "run" / "step_000009" / "optimizer.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-7] ^= 4
+    damaged.write_bytes(content)
+    capsys.readouterr()
+    resumed = train(monkeypatch, name, small_dataset, tmp_path / "run", 12)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "step_000009" in err and "going on from" in err and "step_000008" in err
+    assert [record["loss"] for record in resumed] == [record["loss"] for record in whole]
+    assert_bitwise_equal(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_folder_in_use_is_refused_until_its_process_is_dead(
+    name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+    run = tmp_path / "run"
+    flags = train_flags(small_dataset, run, "--schedule", "constant")
+    process = start(f"{name}_gpt.train", *flags, "--steps", 100_000)
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.jsonl").is_file() or (run / "metrics.jsonl").stat().st_size == 0:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        assert call(monkeypatch, f"{name}_gpt.train", *flags, "--steps", 5) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "in use" in err
+    finally:
+        process.kill()
+        process.communicate()
+    train(monkeypatch, name, small_dataset, run, 5)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_killed_run_goes_on_exactly(name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL at random moments, checkpoints every other step; what is left is always whole."""
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+    run, draw, kills = tmp_path / "run", np.random.default_rng(0), 4
+    flags = train_flags(small_dataset, run, "--schedule", "constant", "--checkpoint-every", 2, "--steps", 100_000)
+    for _ in range(kills):
+        done = len(read_metrics(run / "metrics.jsonl")) if (run / "metrics.jsonl").is_file() else 0
+        process = start(f"{name}_gpt.train", *flags)
+        deadline = time.monotonic() + 120
+        while len(read_metrics(run / "metrics.jsonl")) < done + 5 if (run / "metrics.jsonl").is_file() else True:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        time.sleep(float(draw.uniform(0, 0.1)))
+        process.kill()
+        process.communicate()
+    last = checkpoint.load(checkpoint.find(run, "--run")).step
+    train(monkeypatch, name, small_dataset, run, last + 4)
+    train(monkeypatch, name, small_dataset, tmp_path / "whole", last + 4)
+    assert_bitwise_equal(run, tmp_path / "whole")
+    assert not [path for path in run.rglob("*") if path.suffix in (".tmp", ".old")]
 
 
 @pytest.mark.parametrize("name", TWINS)
