@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gpt_core.metrics import Record
 
@@ -39,8 +40,11 @@ def grad_norm_figure(records: list[Record]) -> Figure:
     steps = [r["step"] for r in records]
     axes.plot(steps, [r["grad_norm"] for r in records], color="tab:red", linewidth=0.8, label="before clipping")
     axes.plot(steps, [r["clipped_grad_norm"] for r in records], color="tab:green", linewidth=0.8, label="after clipping")
-    if any(r["clipped_grad_norm"] > 0 for r in records):
+    norms = [r["grad_norm"] for r in records if r["grad_norm"] > 0]
+    if norms:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # 0.6 and 2, where the default has 6 x 10^-1
+        axes.yaxis.set_minor_formatter("{x:g}" if max(norms) < 20 * min(norms) else NullFormatter())
     axes.legend(frameon=False)
     return figure
 
