@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from helpers import make_tokenizer
 
@@ -25,9 +26,9 @@ def small_setup(folder: Path) -> Setup:
     return Setup(CONFIG, calm_recipe(train), lively, open_dataset(folder), initial_weights(CONFIG, train.seed))
 
 
-def record(step: int, **changed: object) -> dict[str, object]:
+def record(step: int, **changed: Any) -> dict[str, Any]:
     """A record of metrics.jsonl with a loss that falls with the step."""
-    measured = {"step": step, "loss": 6.0 - step / 100, "grad_norm": 1.0, "val_bpb": 2.0 - step / 1000}
+    measured: dict[str, Any] = {"step": step, "loss": 6.0 - step / 100, "grad_norm": 1.0, "val_bpb": 2.0 - step / 1000}
     return dict.fromkeys(FIELDS, 0.0) | measured | changed
 
 

@@ -46,7 +46,7 @@ def test_the_twins_agree_and_every_control_is_found(capsys, small_dataset, tmp_p
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.md", "losses.png", "grad_norms.png"}
 
 
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name", ["gelu", "decay", "moments"])  # one for each kind of check; test_compare_proof has all
 @pytest.mark.usefixtures("small_presets")
 def test_break_ends_with_1_and_names_the_check(capsys, small_dataset, tmp_path, name):
     code, result, output = run_main(capsys, "--data", small_dataset, "--out", tmp_path, "--break", name)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_typing_shows_both_continuations(run, width):
         texts = [driver.find_element("css selector", f"#text-{name} .darija") for name in ("pytorch", "mlx")]
         assert texts[0].text == texts[1].text and texts[0].text.startswith(PROMPT)
         assert all(text.get_attribute("dir") == "rtl" for text in texts)
-        assert [b.text for b in texts[1].find_elements("css selector", "bdi")][0] == "la plage"
+        assert texts[1].find_element("css selector", "bdi").text == "la plage"
         assert "the same" in driver.find_element("id", "verdict").text
         assert driver.find_element("css selector", "#prompt textarea").get_attribute("dir") == "rtl"
         assert len(driver.find_elements("css selector", "#next tr")) == NEXT_TOKENS + 1
@@ -97,7 +98,7 @@ def test_typing_shows_both_continuations(run, width):
     ],
 )
 def test_bad_input_is_one_line_and_2(tmp_path, arguments, expected):
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     command = [sys.executable, "-m", "compare.playground", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
     assert done.returncode == 2 and expected in done.stderr and done.stderr.count("\n") == 1
