@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 DATA := data/sample
 RUN := runs/tiny-mlx
-PACKAGES := gpt_core data_prep mlx_gpt torch_gpt weights compare
+PACKAGES := gpt_core data_prep mlx_gpt torch_gpt weights compare benchmarks
 
 .PHONY: train test lint clean
 

@@ -1,0 +1,101 @@
+"""Bar charts of results and of the roofline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from benchmarks.rows import Row
+
+if TYPE_CHECKING:
+    from benchmarks.roofline import Prediction
+
+TITLES = {
+    ("train", "tok/s"): "training (tok/s)",
+    ("prefill", "tok/s"): "prefill, batch 1 (tok/s)",
+    ("decode", "tok/s"): "decode, batch 1, KV cache (tok/s)",
+    ("data", "rows/s"): "data_prep by stage (rows/s, logarithmic axis)",
+}
+COLORS = {"mlx": "tab:orange", "torch": "tab:blue"}
+OTHER = "0.6"
+PART_COLORS = ("tab:blue", "tab:cyan", "tab:orange", "tab:red", "0.6", "0.35", "tab:green")
+
+
+def draw(rows: Sequence[Row], title: str, path: Path) -> None:
+    """One panel for each kind of rate that was measured; whiskers reach from the slowest to the fastest trial."""
+    panels = {key: [row for row in rows if (row.part, row.unit) == key] for key in TITLES}
+    panels = {key: found for key, found in panels.items() if found}
+    heights = [0.8 + 0.36 * len(found) for found in panels.values()]
+    figure = Figure(figsize=(8, 0.6 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.06))
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (key, found) in zip(axes, panels.items(), strict=True):
+        _bars(axis, found, logarithmic=key[0] == "data")
+        axis.set_title(TITLES[key], loc="left", fontsize=10)
+    save(figure, path)
+
+
+def _bars(axis, rows: Sequence[Row], logarithmic: bool) -> None:  # type: ignore[no-untyped-def]
+    places = range(len(rows))
+    rates = [row.rate for row in rows]
+    whiskers = [[r.median - r.low for r in rates], [r.high - r.median for r in rates]]
+    colors = [COLORS.get(row.details.get("engine", ""), OTHER) for row in rows]
+    medians, line = [r.median for r in rates], {"ecolor": "black", "elinewidth": 1, "capsize": 3}
+    if logarithmic:  # such an axis has no zero for a bar to start from
+        axis.errorbar(medians, places, xerr=whiskers, fmt="o", color="black", **line)
+        axis.set_xscale("log")
+    else:
+        axis.barh(places, medians, xerr=whiskers, color=colors, height=0.7, error_kw=line)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.set_xlim(right=max(r.high for r in rates) * (4 if logarithmic else 1.15))
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.set_yticks(places, [row.name for row in rows])
+    axis.invert_yaxis()
+    for place, r in zip(places, rates, strict=True):
+        axis.annotate(f"{r.median:,.0f}", (r.high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", alpha=0.25)
+
+
+def draw_roofline(predictions: Sequence["Prediction"], path: Path) -> None:
+    """Stacked parts of the bound of each chip, the expected step, and the reference run's measured one."""
+    from benchmarks.roofline import REFERENCE_CHIP, REFERENCE_MS
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axis = figure.subplots()
+    places = range(len(predictions))
+    left = [0.0] * len(predictions)
+    for name, color in zip(predictions[0].part_ms, PART_COLORS, strict=True):
+        widths = [p.part_ms[name] for p in predictions]
+        axis.barh(places, widths, left=left, color=color, height=0.7, label=name)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.scatter([p.expected_ms for p in predictions], places, marker="|", s=160, color="black", label="expected", zorder=3)
+    row = [p.chip for p in predictions].index(REFERENCE_CHIP)
+    axis.scatter([REFERENCE_MS], [row], marker="*", s=110, color="black", label="measured (reference run)", zorder=3)
+    for place, p in zip(places, predictions, strict=True):
+        measured = f"; measured {REFERENCE_MS:.0f} ms" if place == row else ""
+        axis.annotate(
+            f"expected {p.expected_ms:,.0f} ms, MFU {p.expected_mfu_pct:.0f} %{measured}",
+            (max(p.expected_ms, REFERENCE_MS if place == row else 0), place),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axis.set_yticks(places, [p.chip for p in predictions])
+    axis.invert_yaxis()
+    axis.set_xlim(right=1.35 * max(p.expected_ms for p in predictions))
+    axis.set_xlabel("ms a step of 2,048 tokens, float32")
+    axis.set_title("Preset seed: predicted from FLOPs and bytes, not measured; bars at nominal peaks", loc="left", fontsize=11)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG in one move."""
+    beside = path.with_suffix(".tmp.png")
+    figure.savefig(beside, dpi=120)
+    beside.replace(path)

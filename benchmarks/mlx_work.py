@@ -1,0 +1,90 @@
+"""mlx_gpt, to be timed. Twin of benchmarks/torch_work.py."""
+
+from collections.abc import Callable
+from functools import partial
+
+import mlx_gpt  # noqa: F401  # isort: skip
+import mlx.core as mx
+import numpy as np
+from mlx.optimizers import MultiOptimizer
+from mlx.utils import tree_map
+
+from benchmarks.peaks import Product
+from benchmarks.spec import Spec
+from benchmarks.timing import Clock, time_tokens
+from benchmarks.work import Work, loader
+from gpt_core.generation import generate
+from gpt_core.init import initial_weights
+from gpt_core.sampling import Sampling
+from mlx_gpt import device as devices
+from mlx_gpt.generate import make_forward
+from mlx_gpt.model import GPT
+from mlx_gpt.optim import make_optimizer
+from mlx_gpt.state import load_weights
+from mlx_gpt.step import make_train_step, precision
+
+
+class Idle(MultiOptimizer):
+    """Leaves the weights alone: a step with it is all of a step but the update."""
+
+    def update(self, model: object, gradients: dict) -> None:
+        """Does nothing."""
+
+
+def open_work(spec: Spec) -> Work:
+    """Model, optimizer and batches of a task."""
+    device = devices.pick(spec.device, spec.dtype)
+    batches = loader(spec)
+    first = batches.batch_at(0)
+    model = GPT(spec.model, precision(spec.dtype))
+    load_weights(model, initial_weights(spec.model, spec.train.seed))
+    optimizer = make_optimizer(model, spec.train)
+    train_step = make_train_step(model, optimizer, spec.train)
+    idle_step = make_train_step(model, Idle(optimizer.optimizers, optimizer.filters[:-1]), spec.train)
+    state = [model.state, optimizer.state]
+
+    def step(batch: np.ndarray) -> float:
+        return train_step(batch, spec.train.lr)[0]  # evaluates the new state itself
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def compiled_update(gradients: dict) -> mx.array:
+        optimizer.update(model, gradients)
+        return mx.zeros(())
+
+    gradients: dict = {}
+
+    def forward_backward() -> None:
+        idle_step(first, spec.train.lr)
+
+    def update() -> None:
+        if not gradients:  # a step keeps its own; any will do here, but none that let moments decay to denormal numbers
+            gradients.update(tree_map(lambda p: mx.full(p.shape, 1e-3), model.trainable_parameters()))
+            mx.eval(gradients)
+        mx.eval(compiled_update(gradients), state)
+
+    def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
+        forward = make_forward(model)
+        tokens = generate(forward, prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0)
+        return time_tokens(tokens, clock)
+
+    return Work(
+        chip=devices.describe(device),
+        versions=devices.versions(),
+        batch_at=batches.batch_at,
+        step=step,
+        peak_memory=devices.peak_memory,
+        product=matmul(spec.dtype),
+        generate=complete,
+        parts={"forward_backward": forward_backward, "optimizer": update},
+    )
+
+
+def matmul(dtype: str) -> Product:
+    """Products of random matrices, on the default device."""
+
+    def product(n: int) -> Callable[[], None]:
+        a, b = (mx.random.normal((n, n)).astype(getattr(mx, dtype)) for _ in range(2))
+        mx.eval(a, b)
+        return lambda: mx.eval(a @ b)
+
+    return product

@@ -1,0 +1,55 @@
+"""The plain PyTorch training loop, as in nanoGPT's train.py, around a peer's model."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.spec import Spec
+from benchmarks.torch_work import matmul
+from benchmarks.work import Generate, Work, loader
+from torch_gpt import device as devices
+from torch_gpt.step import precision
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(inputs, targets), (B, T) int64 each -> mean loss in nats a token, as the peer computes it."""
+
+
+def plain_loop(
+    spec: Spec,
+    device: torch.device,
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    versions: dict[str, str],
+    generate: Generate | None = None,
+) -> Work:
+    """Micro-batches through `loss`, gradients summed and clipped, one optimizer step; half precision by autocast."""
+    batches = loader(spec)
+
+    def step(batch: np.ndarray) -> float:
+        tokens = torch.from_numpy(batch).long().to(device)
+        total = torch.zeros((), device=device)
+        for micro_batch in tokens:
+            with precision(device, spec.dtype):
+                value = loss(micro_batch[:, :-1], micro_batch[:, 1:]) / len(tokens)
+            value.backward()
+            total += value.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), spec.train.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        found = total.item()  # a user watches the loss; ours reads it every step too
+        devices.synchronize(device)
+        return found
+
+    return Work(
+        chip=devices.describe(device),
+        versions=devices.versions() | versions,
+        batch_at=batches.batch_at,
+        step=step,
+        peak_memory=partial(devices.peak_memory, device),
+        product=matmul(device, spec.dtype),
+        generate=generate,
+    )

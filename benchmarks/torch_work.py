@@ -1,0 +1,88 @@
+"""torch_gpt, to be timed. Twin of benchmarks/mlx_work.py."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch.optim import AdamW
+
+from benchmarks.peaks import Product
+from benchmarks.spec import Spec
+from benchmarks.timing import Clock, time_tokens
+from benchmarks.work import Work, loader
+from gpt_core.generation import generate
+from gpt_core.init import initial_weights
+from gpt_core.sampling import Sampling
+from torch_gpt import device as devices
+from torch_gpt.generate import make_forward
+from torch_gpt.model import GPT
+from torch_gpt.optim import make_optimizer
+from torch_gpt.state import load_weights
+from torch_gpt.step import make_train_step, precision
+
+
+class Idle(AdamW):
+    """Leaves the weights alone: a step with it is all of a step but the update."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """Does nothing."""
+
+
+def open_work(spec: Spec) -> Work:
+    """Model, optimizer and batches of a task."""
+    device = devices.pick(spec.device, spec.dtype)
+    batches = loader(spec)
+    first = batches.batch_at(0)
+    model = GPT(spec.model).to(device)
+    load_weights(model, initial_weights(spec.model, spec.train.seed))
+    optimizer = make_optimizer(model, spec.train)
+    train_step = make_train_step(model, optimizer, spec.train, device)
+    idle_step = make_train_step(model, Idle(model.parameters(), lr=spec.train.lr), spec.train, device)
+
+    def step(batch: np.ndarray) -> float:
+        loss = train_step(batch, spec.train.lr)[0]
+        devices.synchronize(device)
+        return loss
+
+    def forward_backward() -> None:
+        idle_step(first, spec.train.lr)
+        devices.synchronize(device)
+
+    def update() -> None:  # with the gradients that the last forward_backward left behind
+        optimizer.step()
+        devices.synchronize(device)
+
+    def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
+        with precision(device, spec.dtype):
+            forward = make_forward(model, device)
+            tokens = generate(
+                forward, prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0
+            )
+            return time_tokens(tokens, clock)
+
+    return Work(
+        chip=devices.describe(device),
+        versions=devices.versions(),
+        batch_at=batches.batch_at,
+        step=step,
+        peak_memory=partial(devices.peak_memory, device),
+        product=matmul(device, spec.dtype),
+        generate=complete,
+        parts={"forward_backward": forward_backward, "optimizer": update},
+    )
+
+
+def matmul(device: torch.device, dtype: str) -> Product:
+    """Products of random matrices."""
+
+    def product(n: int) -> Callable[[], None]:
+        a, b = (torch.randn(n, n, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+
+        def multiply() -> None:
+            torch.mm(a, b)
+            devices.synchronize(device)
+
+        return multiply
+
+    return product

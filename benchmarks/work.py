@@ -1,0 +1,46 @@
+"""What an engine offers to be timed. Every call returns only when the device is done."""
+
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peaks import Product
+from benchmarks.spec import Spec
+from benchmarks.timing import Clock
+from gpt_core.loader import Loader
+from gpt_core.shards import TokenStream, read_shard
+
+Generate = Callable[[list[int], int, Clock], tuple[float, float, int]]
+"""(prompt, tokens to add, clock) -> (seconds to the first token, seconds for the others, tokens in all)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One engine with a model and an optimizer."""
+
+    chip: str
+    versions: dict[str, str]
+    batch_at: Callable[[int], np.ndarray]
+    """Optimizer step (0-based) -> (accumulation, B, T+1) int32, by gpt_core's loader for every engine."""
+    step: Callable[[np.ndarray], float]
+    """One optimizer step; returns the loss before it, nats a token, or NaN where an engine keeps it to itself."""
+    peak_memory: Callable[[], int]
+    """Bytes, by the framework's own count where it has one."""
+    product: Product
+    generate: Generate | None
+    parts: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """Parts of a step beside the data, for the split."""
+
+
+def loader(spec: Spec) -> Loader:
+    """The batches of a task."""
+    return Loader(TokenStream([read_shard(Path(spec.shard))]), spec.model, spec.train)
+
+
+def resident() -> int:
+    """Most bytes that this process has held in memory, libraries included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
