@@ -36,7 +36,7 @@ def write(path, rows):
 
 def read_shards(folder, split):
     """The split's rows as lists of token ids, read with nothing but `struct`."""
-    rows = []
+    rows: list[list[int]] = []
     for path in sorted(folder.glob(f"darija_{split}_*.bin")):
         raw = path.read_bytes()
         count = struct.unpack("<3i", raw[:12])[2]

@@ -47,7 +47,7 @@ def read_llm_c(path):
 
 def rows_of(tokens):
     """The tokens parted at each 0."""
-    rows = []
+    rows: list[list[int]] = []
     for token in tokens:
         if token == 0:
             rows.append([])
