@@ -31,7 +31,9 @@ def run_main(capsys, *arguments):
 
 def compare_process(*arguments, code="from compare.__main__ import main, run; run(main)", timeout=500):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"MLX_DISABLE_COMPILE": "1", "PYTHONPATH": str(ROOT)}
+    settings = {"MLX_DISABLE_COMPILE": "1", "PYTHONPATH": str(ROOT)}
+    settings["OMP_NUM_THREADS"] = "1"  # on a busy machine two threads of a small model mostly wait for each other
+    environment = os.environ | settings
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
 
 

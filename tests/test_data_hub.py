@@ -37,7 +37,9 @@ def hub(column="Text"):
     """Serves the three things a hub is asked for: the dataset's revision, its file list, its files."""
     card = f"---\nconfigs:\n- config_name: default\n  data_files: [{{split: {HUB_SPLIT}, path: data/v1.parquet}}]\n---\n"
     files = {"README.md": card.encode(), "data/v1.parquet": parquet(column)}
-    tree: list[dict[str, Any]] = [{"type": "file", "path": name, "size": len(raw), "oid": "0" * 40} for name, raw in files.items()]
+    tree: list[dict[str, Any]] = [
+        {"type": "file", "path": name, "size": len(raw), "oid": "0" * 40} for name, raw in files.items()
+    ]
     info = {"id": HUB_DATASET, "sha": REVISION, "siblings": [{"rfilename": name} for name in files], "private": False}
 
     class Handler(BaseHTTPRequestHandler):
