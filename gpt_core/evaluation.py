@@ -81,6 +81,8 @@ def text_stream(path: Path, tokenizer: Tokenizer) -> TokenStream:
 
 def evaluate(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, token_nats: TokenNats) -> dict[str, Any]:
     """Both metrics over all of `tokens`, and the row metric by the script of the rows."""
+    if len(tokens) < 2:
+        raise InputError("there is nothing to score: a validation split of one token; give other --data, or --text FILE")
     table = token_table(tokenizer)
     starts = row_starts(tokens)
     by_script = {script: Score() for script in SCRIPTS}
