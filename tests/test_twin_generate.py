@@ -37,7 +37,7 @@ def runs(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 @pytest.mark.parametrize("name", TWINS)
 def test_logits_with_the_cache_are_those_without(name: str) -> None:
-    """A prompt of 7 tokens, then one at a time to the full context: logits to 5e-6 (measured 6e-7)."""
+    """A prompt of 7 tokens, then one at a time to the full context: logits to 5e-6 (measured 8.0e-7)."""
     twin = TWINS[name](scaled_up(fresh()))
     tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, CONFIG.block_size)
     forward = forward_of(name, twin)
@@ -112,7 +112,7 @@ def test_both_twins_evaluate_to_the_same_figures(
             assert call(monkeypatch, f"{name}_gpt.evaluate", "--checkpoint", runs["mlx"], *source) == 0
             results.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
         for key in ("val_bpb", "val_bpb_stream", "val_loss", "bits_per_character"):
-            assert results[0][key] == pytest.approx(results[1][key], rel=2e-6)  # measured 2e-7
+            assert results[0][key] == pytest.approx(results[1][key], rel=2e-6)  # measured 8e-9 here, 8e-8 on real rows
         assert results[0]["val_bpb"] != pytest.approx(results[0]["val_bpb_stream"], rel=1e-3)
         if rows:
             assert results[0]["rows"] == rows

@@ -14,7 +14,7 @@ from twins import TWINS
 from gpt_core import checkpoint
 from gpt_core.metrics import FIELDS, VALIDATION_FIELDS, Record, read_metrics
 
-# One run of 20 steps handed over after 10, against either twin alone: measured 3e-6.
+# One run of 20 steps handed over after 10, against either twin alone: measured 1.4e-6 and 1.9e-6.
 HANDOVER_TOLERANCE = 1e-4
 OTHER = {"mlx": "torch", "torch": "mlx"}
 
