@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,11 +61,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     An existing `path` is moved aside first; what a kill between the two renames left aside comes back the next time.
     """
-    beside, replaced = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-    if replaced.exists() and not path.exists():
-        os.replace(replaced, path)
-    shutil.rmtree(replaced, ignore_errors=True)
-    shutil.rmtree(beside, ignore_errors=True)
+    beside, replaced = _beside(path), _replaced(path)
+    _recover(path)
     beside.mkdir()
     try:
         yield beside
@@ -76,7 +74,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
         flush_to_disk(path.parent)
     finally:
-        if replaced.exists() and not path.exists():
-            os.replace(replaced, path)
-        shutil.rmtree(replaced, ignore_errors=True)
-        shutil.rmtree(beside, ignore_errors=True)
+        _recover(path)
+
+
+def recover_folders(parent: Path) -> None:
+    """Ends what kills left of `new_folder` in `parent`: half-written folders go, those moved aside come back."""
+    for leftover in sorted(parent.iterdir()):
+        name = re.fullmatch(r"\.(.+)\.(tmp|old)", leftover.name)
+        if name and leftover.is_dir():
+            _recover(parent / name[1])
+
+
+def _recover(path: Path) -> None:
+    if _replaced(path).exists() and not path.exists():
+        os.replace(_replaced(path), path)
+    shutil.rmtree(_replaced(path), ignore_errors=True)
+    shutil.rmtree(_beside(path), ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")

@@ -15,7 +15,7 @@ from gpt_core import checkpoint, metrics, plots
 from gpt_core.checkpoint import Arrays
 from gpt_core.dataset import MANIFEST
 from gpt_core.errors import InputError
-from gpt_core.files import write_text
+from gpt_core.files import recover_folders, write_text
 from gpt_core.flops import mfu, tokens_per_step
 from gpt_core.init import initial_weights
 from gpt_core.metrics import Record, TensorBoard
@@ -147,6 +147,7 @@ class Run:
 def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
     """A run whose SIGINT and SIGTERM mean: finish the step, save, stop."""
     with locked(plan.run):
+        recover_folders(plan.run)  # a killed process may have left half a checkpoint, of a step this one never saves
         run = Run(plan, versions)
         before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpt_core.errors import InputError
-from gpt_core.files import make_parents, new_folder, refuse_existing, sha256, write_text
+from gpt_core.files import make_parents, new_folder, recover_folders, refuse_existing, sha256, write_text
 
 
 def fill(folder: Path, text: str, *files: str) -> None:
@@ -74,6 +74,17 @@ def test_an_old_folder_left_by_a_killed_process_does_not_block_the_next_one(tmp_
     with new_folder(tmp_path / "x") as beside:
         fill(beside, "new", "a")
     assert content(tmp_path / "x") == {"a": "new"} and names(tmp_path) == ["x"]
+
+
+def test_what_kills_left_of_any_folder_is_recovered(tmp_path):
+    """Half a folder of another name goes too: nobody may ever write that name again."""
+    for name in ("whole", ".half.tmp", ".moved.old", ".both.old", "both", ".other"):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name, name, "a")
+    (tmp_path / ".file.tmp").write_text("not a folder")
+    recover_folders(tmp_path)
+    assert names(tmp_path) == [".file.tmp", ".other", "both", "moved", "whole"]
+    assert content(tmp_path / "moved") == {"a": ".moved.old"} and content(tmp_path / "both") == {"a": "both"}
 
 
 @pytest.mark.parametrize("left", [".x.old", "x"])
