@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from benchmarks.spec import BACKENDS, ENGINES, Spec, engines, specs
 from gpt_core.cli import Parser, add_config_flags, overrides
 from gpt_core.config import GPTConfig, TrainConfig, presets
 from gpt_core.errors import InputError
-from gpt_core.files import make_parents, write_text
+from gpt_core.files import checked_folder, write_text
 from gpt_core.flops import tokens_per_step
 from gpt_core.progress import bar
 from gpt_core.shards import write_shard
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.peak_tflops is not None and not 0 < args.peak_tflops < math.inf:
         raise InputError(f"--peak-tflops {args.peak_tflops} is not positive: give the chip's peak in 1e12 FLOP/s")
     chosen = engines(args.backends, args.peers)
-    out = checked_out(args.out)
+    out = checked_folder(args.out, "--out")
     earlier = report.read_earlier(args.against, args.preset, model, train) if args.against else None
     facts = machine.facts()  # before the run puts its own load on the machine
     with TemporaryDirectory() as temporary:
@@ -108,16 +107,6 @@ def checked_parts(given: str) -> list[str]:
         if part not in PARTS:
             raise InputError(f"--parts {part}: choose among {', '.join(PARTS)}, parted by commas")
     return wanted
-
-
-def checked_out(out: Path) -> Path:
-    """The folder of the result, or InputError where it cannot be written."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: a folder is expected")
-    make_parents(out, "--out")
-    if out.is_dir() and not os.access(out, os.W_OK):
-        raise InputError(f"--out {out} cannot be written: choose another folder")
-    return out
 
 
 def write_random_shard(path: Path, model: GPTConfig, train: TrainConfig) -> None:

@@ -1,6 +1,5 @@
 """The command line of python -m compare."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,14 @@ from compare.setup import find_data, make_setup
 from compare.sides import load_twins
 from gpt_core.cli import Parser
 from gpt_core.config import presets
-from gpt_core.errors import InputError
-from gpt_core.files import make_parents
+from gpt_core.files import checked_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison; 0 if no check found a difference, else 1. The last line of stdout is one JSON object."""
     args = parser().parse_args(arguments)
     begin = time.monotonic()
-    out = checked_out(args.out)
+    out = checked_folder(args.out, "--out")
     runs = compare_runs(read_runs(args.runs)) if args.runs else None
     twins = load_twins(args.device)
     out.mkdir(exist_ok=True)
@@ -67,13 +65,3 @@ def parser() -> Parser:
         "--device", choices=("cpu", "auto"), default="cpu", help="cpu, where the limits were measured, or each twin's best"
     )
     return made
-
-
-def checked_out(out: Path) -> Path:
-    """The folder of the report, or InputError where it cannot be written."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: a folder is expected")
-    make_parents(out, "--out")
-    if out.is_dir() and not os.access(out, os.W_OK):
-        raise InputError(f"--out {out} cannot be written: choose another folder")
-    return out

@@ -44,6 +44,16 @@ def refuse_existing(path: Path, flag: str, overwrite: bool) -> None:
     make_parents(path, flag)
 
 
+def checked_folder(path: Path, flag: str) -> Path:
+    """`path`, given as `flag`, if files can be written into it, there or not; InputError if not."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{flag} {path} is a file: a folder is expected")
+    make_parents(path, flag)
+    if path.is_dir() and not os.access(path, os.W_OK):
+        raise InputError(f"{flag} {path} cannot be written: choose another folder")
+    return path
+
+
 def make_parents(path: Path, flag: str) -> None:
     """Makes the folders above `path`; raises InputError where they cannot be made or written."""
     parent = path.absolute().parent
