@@ -65,7 +65,7 @@ def no_mask() -> Patch:
 
     from mlx_gpt import model
 
-    def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    def attention(q: mx.array, k: mx.array, v: mx.array, _seen: mx.array | None = None) -> mx.array:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[3] ** -0.5)
 
     return replaced(model, "attention", attention)

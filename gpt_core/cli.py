@@ -34,6 +34,10 @@ def add_config_flags(parser: argparse.ArgumentParser, *configs: type) -> None:
         group = parser.add_argument_group(f"{config.__name__} (default: from the preset)")
         hints = get_type_hints(config)
         for field in dataclasses.fields(config):
+            if hints[field.name] is bool:
+                on_or_off = argparse.BooleanOptionalAction
+                group.add_argument(flag(field.name), action=on_or_off, default=argparse.SUPPRESS, help=field.metadata["help"])
+                continue
             kind, choices = _kind(hints[field.name])
             group.add_argument(
                 flag(field.name),

@@ -12,9 +12,12 @@ DType = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-def option(default: Any, help: str, *, on_resume: str = "fixed") -> Any:
-    """A documented field. `on_resume`: "fixed" if a resumed run must keep it, "free" if it only steers the run."""
-    return field(default=default, metadata={"help": help, "on_resume": on_resume})
+def option(default: Any, help: str, *, on_resume: str = "fixed", added: bool = False) -> Any:
+    """A documented field. `on_resume`: "fixed" if a resumed run must keep it, "free" if it only steers the run.
+
+    `added`: files of earlier versions lack the field, and mean its default.
+    """
+    return field(default=default, metadata={"help": help, "on_resume": on_resume, "added": added})
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class TrainConfig:
 
     micro_batch_size: int = option(2, "sequences in one forward and backward pass")
     accumulation: int = option(2, "micro-batches whose gradients are summed for one optimizer step")
+    document_mask: bool = option(
+        False, "pack whole rows into sequences, and let no row see another, in attention, positions and loss", added=True
+    )
     epochs: int = option(2, "passes over the training tokens; ignored when steps is given", on_resume="horizon")
     steps: int | None = option(None, "optimizer steps in all, instead of epochs", on_resume="horizon")
     schedule: Schedule = option("constant", "learning rate after warm-up: constant, or linear or cosine decay")
@@ -108,8 +114,10 @@ Config = TypeVar("Config", GPTConfig, TrainConfig)
 def from_dict(config: type[Config], values: Any, origin: str) -> Config:
     """The inverse of dataclasses.asdict, with every key and type checked; `origin` names the file in errors."""
     hints = get_type_hints(config)
-    if not isinstance(values, dict) or set(values) != set(hints):
-        found = sorted(set(values) ^ set(hints)) if isinstance(values, dict) else type(values).__name__
+    added = {item.name for item in dataclasses.fields(config) if item.metadata["added"]}
+    differing = set(values) ^ set(hints) if isinstance(values, dict) else set()
+    if not isinstance(values, dict) or differing - added:
+        found = sorted(differing - added) or type(values).__name__
         raise InputError(f"{origin} does not describe a {config.__name__}: missing or unknown {found}")
     for name, value in values.items():
         if not _has_type(value, hints[name]):
@@ -164,6 +172,8 @@ def _has_type(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if get_args(hint):
         return any(_has_type(value, arg) for arg in get_args(hint))
+    if hint is bool:
+        return isinstance(value, bool)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, hint) and not isinstance(value, bool)

@@ -15,12 +15,11 @@ from gpt_core.cli import Parser
 from gpt_core.dataset import open_dataset
 from gpt_core.errors import InputError
 from gpt_core.progress import bar
+from gpt_core.rows import read_row, row_starts
 from gpt_core.scoring import (
     SCRIPTS,
     Score,
     TokenNats,
-    read_row,
-    row_starts,
     score,
     score_rows,
     script_of,

@@ -164,14 +164,16 @@ def _find_init(folder: Path | None, model: GPTConfig, dataset: Dataset) -> Check
 def describe(args: argparse.Namespace, device: str) -> str:
     """What a run would do, for --dry-run: a line of JSON last. Data that is not there yet leaves the steps open."""
     model, train = configs(args)
-    steps = train.steps
+    steps, padding = train.steps, None if train.document_mask else 0.0
     if args.data.exists():
-        steps = _open_data(args.data, model, train)[1].total_steps()
+        loader = _open_data(args.data, model, train)[1]
+        steps, padding = loader.total_steps(), round(loader.padding, 6)
     per_step = flops_per_token(model) * tokens_per_step(model, train)
     facts = {
         "parameters": parameter_count(model),
         "tokens_per_step": tokens_per_step(model, train),
         "steps": steps,
+        "padding": padding,
         "flops_per_token": flops_per_token(model),
         "flops": per_step * steps if steps else None,
         "memory_gib": round(training_memory(model, train) / 2**30, 2),
@@ -181,7 +183,7 @@ def describe(args: argparse.Namespace, device: str) -> str:
     lines = [f"{part}.{name} = {value}" for part, values in resolved.items() for name, value in values.items()]
     lines += [
         f"parameters: {facts['parameters']:,}",
-        f"tokens a step: {facts['tokens_per_step']:,}",
+        f"tokens a step: {facts['tokens_per_step']:,}" + (f", {100 * padding:.2g} % of them padding" if padding else ""),
         f"optimizer steps: {steps:,}" if steps else f"optimizer steps: known once {args.data} is there (python -m data_prep)",
         f"FLOPs: {per_step / 1e12:.3f}e12 a step" + (f", {per_step * steps / 1e15:.3f}e15 in all" if steps else ""),
         f"memory: about {facts['memory_gib']} GiB (weights, gradients, moments, activations in float32)",
@@ -194,8 +196,9 @@ def banner(plan: Plan, device: str) -> str:
     """One line on what starts or goes on."""
     began = f"goes on after step {plan.first_step}" if plan.start else "starts"
     began += f" from the weights of {plan.init.folder}" if plan.init else ""
+    padding = f", {100 * plan.loader.padding:.2g} % of them padding" if plan.loader.padding else ""
     return (
         f"{time.strftime('%H:%M:%S')} {plan.run} {began}: {parameter_count(plan.model):,} parameters, "
-        f"{plan.total_steps - plan.first_step:,} steps of {tokens_per_step(plan.model, plan.train):,} tokens, "
+        f"{plan.total_steps - plan.first_step:,} steps of {tokens_per_step(plan.model, plan.train):,} tokens{padding}, "
         f"{plan.train.dtype} on {device}"
     )

@@ -5,7 +5,8 @@ import numpy as np
 from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.dataset import Dataset
 from gpt_core.loader import spread_windows
-from gpt_core.scoring import TokenNats, Windows, read_row, row_starts, score, score_rows, sum_rows
+from gpt_core.rows import read_row, row_starts
+from gpt_core.scoring import TokenNats, Windows, score, score_rows, sum_rows
 from gpt_core.tokens import token_table
 
 

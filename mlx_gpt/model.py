@@ -2,7 +2,7 @@
 
 - decoder-only transformer, pre-LayerNorm, residual stream in float32
 - learned positions, biases everywhere, no dropout
-- attention: fused, causal; `reference_attention` is the same in readable form
+- attention: fused, causal, within a row if sequences are packed; `reference_attention` is the same in readable form
 - MLP: 4 C wide, tanh GELU
 - the head is the embedding: one tensor `wte.weight`
 - half precision: MLX has no autocast, so `Linear` casts what it multiplies; weights stay float32
@@ -42,18 +42,32 @@ class KVCache:
         return k_BHTD, v_BHTD
 
 
-def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array) -> array:
-    """Causal attention by the fused kernel, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache."""
+def row_mask(positions_BT: array) -> array:
+    """Which tokens each may see, (B, T, S = T) bool: itself and, at position p of its row, the p tokens before it."""
+    index_T = mx.arange(positions_BT.shape[1])
+    first_BT = index_T - positions_BT
+    return (index_T <= index_T[:, None]) & (index_T >= first_BT[:, :, None])
+
+
+def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | None = None) -> array:
+    """Causal attention by the fused kernel, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache.
+
+    `seen_BTS` (bool), as of `row_mask`, replaces the causal mask.
+    """
+    scale = q_BHTD.shape[3] ** -0.5
+    if seen_BTS is not None:
+        return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=scale, mask=seen_BTS[:, None])
     mask = "causal" if q_BHTD.shape[2] > 1 else None
-    return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=q_BHTD.shape[3] ** -0.5, mask=mask)
+    return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=scale, mask=mask)
 
 
-def reference_attention(q_BHTD: array, k_BHSD: array, v_BHSD: array) -> array:
-    """softmax(q k^T / sqrt(D)) v over the tokens up to each query (Vaswani et al. 2017, section 3.2.1)."""
+def reference_attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | None = None) -> array:
+    """softmax(q k^T / sqrt(D)) v over the tokens up to each query (Vaswani et al. 2017, section 3.2.1), or over `seen_BTS`."""
     T, S, D = q_BHTD.shape[2], k_BHSD.shape[2], q_BHTD.shape[3]
     scores_BHTS = q_BHTD @ k_BHSD.swapaxes(2, 3) / math.sqrt(D)
     seen_TS = mx.tril(mx.ones((T, S), dtype=mx.bool_), k=S - T)
-    weights_BHTS = mx.softmax(mx.where(seen_TS, scores_BHTS, -mx.inf), axis=-1)
+    seen_B1TS = seen_TS if seen_BTS is None else seen_BTS[:, None]
+    weights_BHTS = mx.softmax(mx.where(seen_B1TS, scores_BHTS, -mx.inf), axis=-1)
     return weights_BHTS @ v_BHSD
 
 
@@ -78,7 +92,7 @@ class Attention(nn.Module):
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd, compute)
         self.c_proj = Linear(config.n_embd, config.n_embd, compute)
 
-    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None) -> array:
+    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None) -> array:
         """(B, T, C) -> (B, T, C)."""
         B, T, C = x_BTC.shape
         q, k, v = mx.split(self.c_attn(x_BTC), 3, axis=2)
@@ -87,7 +101,7 @@ class Attention(nn.Module):
         v = v.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        y_BTC = attention(q, k, v).swapaxes(1, 2).reshape(B, T, C)
+        y_BTC = attention(q, k, v, seen_BTS).swapaxes(1, 2).reshape(B, T, C)
         return self.c_proj(y_BTC)
 
 
@@ -114,9 +128,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config, compute)
 
-    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None) -> array:
+    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None) -> array:
         """(B, T, C) -> (B, T, C)."""
-        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache)
+        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS)
         return x_BTC + self.mlp(self.ln_2(x_BTC))
 
 
@@ -131,11 +145,16 @@ class GPT(nn.Module):
         self.h = [Block(config, compute) for _ in range(config.n_layer)]
         self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
 
-    def __call__(self, idx_BT: array, cache: KVCache | None = None) -> array:
-        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only."""
-        first = cache.length if cache is not None else 0
-        positions_T = mx.arange(first, first + idx_BT.shape[1])
-        x_BTC = self.wte(idx_BT) + self.wpe(positions_T)
+    def __call__(self, idx_BT: array, cache: KVCache | None = None, positions_BT: array | None = None) -> array:
+        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only.
+
+        `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
+        """
+        seen_BTS = None if positions_BT is None else row_mask(positions_BT)
+        if positions_BT is None:
+            first = cache.length if cache is not None else 0
+            positions_BT = mx.arange(first, first + idx_BT.shape[1])
+        x_BTC = self.wte(idx_BT) + self.wpe(positions_BT)
         for layer, block in enumerate(self.h):
-            x_BTC = block(x_BTC, layer, cache)
+            x_BTC = block(x_BTC, layer, cache, seen_BTS)
         return (self.ln_f(x_BTC).astype(self.compute) @ self.wte.weight.astype(self.compute).T).astype(mx.float32)

@@ -11,6 +11,7 @@ from mlx.optimizers import MultiOptimizer
 from mlx.utils import tree_map
 
 from gpt_core.config import DType, TrainConfig
+from gpt_core.packing import split_batch
 from gpt_core.scoring import TokenNats
 from mlx_gpt.model import GPT
 from mlx_gpt.optim import clip, set_lr
@@ -27,21 +28,24 @@ def precision(dtype: DType) -> mx.Dtype:
     return getattr(mx, dtype)
 
 
-def nats(model: GPT, idx_BT: array, targets_BT: array) -> array:
-    """-ln p of each target, (B, T) float32."""
-    logits_BTV = model(idx_BT)
-    return nn.losses.cross_entropy(logits_BTV, targets_BT, reduction="none")
+def nats(
+    model: GPT, idx_BT: array, targets_BT: array, positions_BT: array | None = None, counted_BT: array | None = None
+) -> array:
+    """-ln p of each target, (B, T) float32. Of packed rows: positions as `GPT` takes them, and 0 for targets left out."""
+    logits_BTV = model(idx_BT, positions_BT=positions_BT)
+    nats_BT = nn.losses.cross_entropy(logits_BTV, targets_BT, reduction="none")
+    return nats_BT if counted_BT is None else nats_BT * counted_BT
 
 
 def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) -> TrainStep:
     """The step as a function of batch and learning rate; it changes model and optimizer."""
     scale = LOSS_SCALE[config.dtype]
     state = [model.state, optimizer.state]
-    loss_and_gradients = nn.value_and_grad(model, lambda x, y, count: nats(model, x, y).sum() / count * scale)
+    loss_and_gradients = nn.value_and_grad(model, lambda count, *micro_batch: nats(model, *micro_batch).sum() / count * scale)
 
     @partial(mx.compile, inputs=state, outputs=state)
-    def accumulate(x: array, y: array, count: array, total: array, gradients: dict) -> tuple[array, dict]:
-        loss, new = loss_and_gradients(x, y, count)
+    def accumulate(count: array, total: array, gradients: dict, *micro_batch: array) -> tuple[array, dict]:
+        loss, new = loss_and_gradients(count, *micro_batch)
         return total + loss / scale, tree_map(mx.add, gradients, new)
 
     @partial(mx.compile, inputs=state, outputs=state)
@@ -51,14 +55,15 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
         return norm
 
     def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
-        tokens = mx.array(batch)
-        count = mx.array(tokens[..., 1:].size, dtype=mx.float32)
+        arrays, targets = split_batch(batch, config.document_mask)
+        tensors = [mx.array(part) for part in arrays]
+        count = mx.array(targets, dtype=mx.float32)
         total = mx.zeros(())
         gradients = tree_map(mx.zeros_like, model.trainable_parameters())
         norm = mx.zeros(())
         set_lr(optimizer, lr)
-        for index, micro_batch in enumerate(tokens):
-            total, gradients = accumulate(micro_batch[:, :-1], micro_batch[:, 1:], count, total, gradients)
+        for index, micro_batch in enumerate(zip(*tensors, strict=True)):
+            total, gradients = accumulate(count, total, gradients, *micro_batch)
             if index == len(batch) - 1:
                 norm = update(gradients)
             mx.eval(state, total, gradients, norm)  # one a micro-batch, so that only one graph is alive

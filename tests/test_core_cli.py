@@ -42,6 +42,8 @@ def test_every_field_is_a_flag_with_its_help(parser, monkeypatch):
         (["--lr=2"], ("lr", 2.0)),
         (["--dtype", "bfloat16"], ("dtype", "bfloat16")),
         (["--schedule", "cosine"], ("schedule", "cosine")),
+        (["--document-mask"], ("document_mask", True)),
+        (["--no-document-mask"], ("document_mask", False)),
     ],
 )
 def test_flags_have_the_type_of_their_field(parser, words, expected):

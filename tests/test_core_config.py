@@ -23,7 +23,7 @@ def test_seed_is_the_reference_run():
     assert (train.schedule, train.lr, train.warmup_steps, train.grad_clip) == ("constant", 1e-3, 0, 1.0)
     assert (train.val_every, train.val_batches, train.dtype, train.seed) == (20, 4, "float32", 1337)
     loader = Loader(TokenStream([np.zeros(3_003_656, dtype=np.uint16)]), model, train)
-    assert (loader.windows, loader.steps_per_epoch, loader.total_steps()) == (5_866, 1_466, 2_932)
+    assert (loader.sequences, loader.steps_per_epoch, loader.total_steps()) == (5_866, 1_466, 2_932)
 
 
 def test_tiny_is_small_and_short():
@@ -122,6 +122,14 @@ def test_from_dict_lists_missing_keys_and_refuses_other_json():
             from_dict(GPTConfig, other, "f")
 
 
+def test_a_file_of_an_earlier_version_means_the_default_of_a_field_that_was_added_since():
+    values = dataclasses.asdict(TrainConfig(lr=2e-3))
+    del values["document_mask"]
+    assert from_dict(TrainConfig, values, "f") == TrainConfig(lr=2e-3)
+    with pytest.raises(InputError, match=r"f has document_mask = 1, expected bool"):
+        from_dict(TrainConfig, values | {"document_mask": 1}, "f")
+
+
 def test_from_dict_names_the_choices():
     with pytest.raises(InputError, match="bfloat16"):
         from_dict(TrainConfig, dataclasses.asdict(TrainConfig()) | {"dtype": "float64"}, "f")
@@ -134,7 +142,7 @@ OTHER: dict[str, tuple[object, str]] = {
     "schedule": ("cosine", "fixed"), "lr": (2e-3, "fixed"), "min_lr": (2e-5, "fixed"), "warmup_steps": (4, "fixed"),
     "beta1": (0.8, "fixed"), "beta2": (0.99, "fixed"), "weight_decay": (0.2, "fixed"), "grad_clip": (2.0, "fixed"),
     "seed": (1, "fixed"), "dtype": ("bfloat16", "free"), "val_every": (3, "free"), "val_batches": (3, "free"),
-    "checkpoint_every": (3, "free"), "keep_last": (9, "free"),
+    "checkpoint_every": (3, "free"), "keep_last": (9, "free"), "document_mask": (True, "fixed"),
 }  # fmt: skip
 
 

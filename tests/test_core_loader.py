@@ -31,7 +31,7 @@ def starts(loader: Loader, steps: range) -> list[int]:
 def test_every_window_once_an_epoch_and_in_another_order_in_the_next():
     # 30 windows of 7 from 211 tokens: starts 0, 7 ... 203; B x accumulation = 6, so 5 steps leave none out
     loader = make(211, 7, B=2, accumulation=3)
-    assert (loader.windows, loader.steps_per_epoch) == (30, 5)
+    assert (loader.sequences, loader.steps_per_epoch) == (30, 5)
     first, second = starts(loader, range(5)), starts(loader, range(5, 10))
     assert sorted(first) == sorted(second) == list(range(0, 210, 7))
     assert first != second and first != sorted(first)
@@ -50,7 +50,7 @@ def test_one_epoch_holds_no_window_twice(T, B, accumulation, extra, seed):
     loader = make(T * B * accumulation + 1 + extra, T, B, accumulation, seed=seed)
     found = starts(loader, range(loader.steps_per_epoch))
     assert len(found) == len(set(found)) == loader.steps_per_epoch * B * accumulation
-    assert all(start % T == 0 and 0 <= start <= loader.windows * T - T for start in found)
+    assert all(start % T == 0 and 0 <= start <= loader.sequences * T - T for start in found)
 
 
 def test_targets_are_inputs_shifted_by_one():
@@ -96,7 +96,7 @@ def test_too_little_data_names_the_flags():
     make(61, 10, B=2, accumulation=3)  # just enough
     with pytest.raises(InputError) as error:
         make(60, 10, B=2, accumulation=3)
-    for part in ("--micro-batch-size 2", "--accumulation 3", "--block-size 10", "61 training tokens", "has 60"):
+    for part in ("--micro-batch-size 2", "--accumulation 3", "6 sequences of --block-size 10", "the 60 training tokens make 5"):
         assert part in str(error.value)
 
 

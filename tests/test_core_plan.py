@@ -74,7 +74,7 @@ def test_peak_must_be_positive(value):
 def test_a_new_run(planned, tmp_path):
     """689 training tokens in windows of 16: 43 windows, 21 steps of 2 an epoch."""
     ready = planned("--peak-tflops", "5.2")
-    assert (ready.loader.windows, ready.loader.steps_per_epoch, ready.total_steps) == (43, 21, 30)
+    assert (ready.loader.sequences, ready.loader.steps_per_epoch, ready.total_steps) == (43, 21, 30)
     assert (ready.start, ready.first_step, ready.peak_tflops, ready.run) == (None, 0, 5.2, tmp_path / "run")
     assert planned("--epochs", "3", "--steps", "64").total_steps == 64
     assert not ready.run.exists()

@@ -9,12 +9,11 @@ from helpers import stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_core.rows import read_row, row_starts
 from gpt_core.scoring import (
     Score,
     TokenNats,
     Windows,
-    read_row,
-    row_starts,
     row_windows,
     score,
     score_rows,

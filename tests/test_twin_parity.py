@@ -138,7 +138,7 @@ def test_no_logit_sees_a_later_token(name: str, device: str, dtype: DType) -> No
 
 @pytest.mark.parametrize("name", TWINS)
 def test_the_causality_test_sees_a_missing_mask(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unmasked(q: Any, k: Any, v: Any) -> Any:
+    def unmasked(q: Any, k: Any, v: Any, _seen: Any) -> Any:
         if name == "mlx":
             return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[3] ** -0.5)
         return torch.nn.functional.scaled_dot_product_attention(q, k, v)

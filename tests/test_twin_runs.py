@@ -72,11 +72,14 @@ def test_what_a_run_leaves_behind(
     assert state["versions"]["framework"] == name and state["step"] == 12
 
 
+@pytest.mark.parametrize("packing", ["--no-document-mask", "--document-mask"])
 @pytest.mark.parametrize("name", TWINS)
-def test_resuming_is_exact(name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(monkeypatch, name, small_dataset, tmp_path / "whole")
-    train(monkeypatch, name, small_dataset, tmp_path / "parts", 7)
-    parts = train(monkeypatch, name, small_dataset, tmp_path / "parts", 20)
+def test_resuming_is_exact(
+    name: str, packing: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(monkeypatch, name, small_dataset, tmp_path / "whole", 20, packing)
+    train(monkeypatch, name, small_dataset, tmp_path / "parts", 7, packing)
+    parts = train(monkeypatch, name, small_dataset, tmp_path / "parts", 20, packing)
     assert_bitwise_equal(tmp_path / "parts", tmp_path / "whole")
     first = {record["step"]: record for record in trajectory(parts)}
     for record in trajectory(whole):  # step 7 was a last one, and validated, in the short run only
@@ -143,13 +146,14 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
     assert_bitwise_equal(run, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("packing", ["--no-document-mask", "--document-mask"])
 @pytest.mark.parametrize("name", TWINS)
 def test_a_run_handed_to_the_other_twin_keeps_its_curve(
-    name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, packing: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = train(monkeypatch, name, small_dataset, tmp_path / "alone")
-    train(monkeypatch, OTHER[name], small_dataset, tmp_path / "shared", 10)
-    shared = train(monkeypatch, name, small_dataset, tmp_path / "shared")
+    alone = train(monkeypatch, name, small_dataset, tmp_path / "alone", 20, packing)
+    train(monkeypatch, OTHER[name], small_dataset, tmp_path / "shared", 10, packing)
+    shared = train(monkeypatch, name, small_dataset, tmp_path / "shared", 20, packing)
     difference = np.abs([one["loss"] - other["loss"] for one, other in zip(alone, shared, strict=True)])
     assert difference.max() < HANDOVER_TOLERANCE
     versions = json.loads((tmp_path / "shared" / "step_000020" / "state.json").read_text())["versions"]
@@ -165,7 +169,7 @@ def test_the_handover_test_sees_lost_moments(small_dataset: Path, tmp_path: Path
 
     monkeypatch.setattr(checkpoint, "load", forgetful)
     with pytest.raises(AssertionError):
-        test_a_run_handed_to_the_other_twin_keeps_its_curve("torch", small_dataset, tmp_path, monkeypatch)
+        test_a_run_handed_to_the_other_twin_keeps_its_curve("torch", "--no-document-mask", small_dataset, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", TWINS)

@@ -2,7 +2,7 @@
 
 - decoder-only transformer, pre-LayerNorm, residual stream in float32
 - learned positions, biases everywhere, no dropout
-- attention: fused, causal; `reference_attention` is the same in readable form
+- attention: fused, causal, within a row if sequences are packed; `reference_attention` is the same in readable form
 - MLP: 4 C wide, tanh GELU
 - the head is the embedding: one tensor `wte.weight`
 - half precision: autocast around the forward pass (torch_gpt/step.py); weights stay float32
@@ -43,17 +43,30 @@ class KVCache:
         return k_BHTD, v_BHTD
 
 
-def attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
-    """Causal attention by the fused kernel, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache."""
+def row_mask(positions_BT: Tensor) -> Tensor:
+    """Which tokens each may see, (B, T, S = T) bool: itself and, at position p of its row, the p tokens before it."""
+    index_T = torch.arange(positions_BT.shape[1], device=positions_BT.device)
+    first_BT = index_T - positions_BT
+    return (index_T <= index_T[:, None]) & (index_T >= first_BT[:, :, None])
+
+
+def attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, seen_BTS: Tensor | None = None) -> Tensor:
+    """Causal attention by the fused kernel, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache.
+
+    `seen_BTS` (bool), as of `row_mask`, replaces the causal mask.
+    """
+    if seen_BTS is not None:
+        return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=seen_BTS[:, None])
     return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, is_causal=q_BHTD.shape[2] > 1)
 
 
-def reference_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v over the tokens up to each query (Vaswani et al. 2017, section 3.2.1)."""
+def reference_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, seen_BTS: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over the tokens up to each query (Vaswani et al. 2017, section 3.2.1), or over `seen_BTS`."""
     T, S, D = q_BHTD.shape[2], k_BHSD.shape[2], q_BHTD.shape[3]
     scores_BHTS = q_BHTD @ k_BHSD.transpose(2, 3) / math.sqrt(D)
     seen_TS = torch.tril(torch.ones(T, S, dtype=torch.bool, device=q_BHTD.device), diagonal=S - T)
-    weights_BHTS = torch.softmax(scores_BHTS.masked_fill(~seen_TS, -torch.inf), dim=-1)
+    seen_B1TS = seen_TS if seen_BTS is None else seen_BTS[:, None]
+    weights_BHTS = torch.softmax(scores_BHTS.masked_fill(~seen_B1TS, -torch.inf), dim=-1)
     return weights_BHTS @ v_BHSD
 
 
@@ -66,7 +79,7 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         B, T, C = x_BTC.shape
         q, k, v = self.c_attn(x_BTC).chunk(3, dim=2)
@@ -75,7 +88,7 @@ class Attention(nn.Module):
         v = v.reshape(B, T, self.n_head, -1).transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        y_BTC = attention(q, k, v).transpose(1, 2).reshape(B, T, C)
+        y_BTC = attention(q, k, v, seen_BTS).transpose(1, 2).reshape(B, T, C)
         return self.c_proj(y_BTC)
 
 
@@ -102,9 +115,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache)
+        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS)
         return x_BTC + self.mlp(self.ln_2(x_BTC))
 
 
@@ -118,11 +131,16 @@ class GPT(nn.Module):
         self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
 
-    def forward(self, idx_BT: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only."""
-        first = cache.length if cache is not None else 0
-        positions_T = torch.arange(first, first + idx_BT.shape[1], device=idx_BT.device)
-        x_BTC = self.wte(idx_BT) + self.wpe(positions_T)
+    def forward(self, idx_BT: Tensor, cache: KVCache | None = None, positions_BT: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only.
+
+        `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
+        """
+        seen_BTS = None if positions_BT is None else row_mask(positions_BT)
+        if positions_BT is None:
+            first = cache.length if cache is not None else 0
+            positions_BT = torch.arange(first, first + idx_BT.shape[1], device=idx_BT.device)
+        x_BTC = self.wte(idx_BT) + self.wpe(positions_BT)
         for layer, block in enumerate(self.h):
-            x_BTC = block(x_BTC, layer, cache)
+            x_BTC = block(x_BTC, layer, cache, seen_BTS)
         return F.linear(self.ln_f(x_BTC), self.wte.weight).float()

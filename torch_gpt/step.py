@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from gpt_core.config import DType, TrainConfig
+from gpt_core.packing import split_batch
 from gpt_core.scoring import TokenNats
 from torch_gpt import device as devices
 from torch_gpt.model import GPT
@@ -28,26 +29,29 @@ def precision(device: torch.device, dtype: DType) -> AbstractContextManager:
     return nullcontext() if dtype == "float32" else torch.autocast(device.type, getattr(torch, dtype))
 
 
-def nats(model: GPT, idx_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """-ln p of each target, (B, T) float32."""
-    logits_BTV = model(idx_BT)
-    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view(targets_BT.shape)
+def nats(
+    model: GPT, idx_BT: Tensor, targets_BT: Tensor, positions_BT: Tensor | None = None, counted_BT: Tensor | None = None
+) -> Tensor:
+    """-ln p of each target, (B, T) float32. Of packed rows: positions as `GPT` takes them, and 0 for targets left out."""
+    logits_BTV = model(idx_BT, positions_BT=positions_BT)
+    nats_BT = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view(targets_BT.shape)
+    return nats_BT if counted_BT is None else nats_BT * counted_BT
 
 
 def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: torch.device) -> TrainStep:
     """The step as a function of batch and learning rate; it changes model and optimizer."""
     scale = LOSS_SCALE[config.dtype]
-    summed_nats = devices.compiled(lambda x, y: nats(model, x, y).sum(), device)
+    summed_nats = devices.compiled(lambda *micro_batch: nats(model, *micro_batch).sum(), device)
 
     def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
-        tokens = torch.from_numpy(batch).long().to(device)
-        count = tokens[..., 1:].numel()
+        arrays, count = split_batch(batch, config.document_mask)
+        tensors = [torch.from_numpy(part).long().to(device) for part in arrays]
         total = torch.zeros((), device=device)
         set_lr(optimizer, lr)
         optimizer.zero_grad()
-        for micro_batch in tokens:
+        for micro_batch in zip(*tensors, strict=True):
             with precision(device, config.dtype):
-                loss = summed_nats(micro_batch[:, :-1], micro_batch[:, 1:]) / count
+                loss = summed_nats(*micro_batch) / count
             (loss * scale).backward()
             total += loss.detach()
         if scale != 1.0:

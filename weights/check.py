@@ -10,7 +10,7 @@ import numpy as np
 from gpt_core import cli
 from gpt_core.cli import Parser
 from gpt_core.dataset import Dataset, open_dataset
-from gpt_core.scoring import read_row, row_starts
+from gpt_core.rows import read_row, row_starts
 from weights.compare import TOLERANCE, Answer, Difference, difference
 from weights.convert import kind_of, read
 from weights.engines import Engine, open_engine
