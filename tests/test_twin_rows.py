@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import mlx.nn
@@ -23,7 +24,7 @@ from gpt_core.packing import PackedRows, layout, split_batch
 from gpt_core.schedule import lr_at
 
 # Largest difference over the largest value, weights x 5: nats of packed rows against those rows alone, and gradients
-# likewise; and one twin against the other. FIGURES
+# likewise, 1.5e-7 and 6.9e-7; one twin against the other, two seeds, 2.0e-7 and 1.5e-6.
 TOLERANCE = 5e-6
 T = CONFIG.block_size
 MASKED = TrainConfig(micro_batch_size=7, accumulation=1, document_mask=True)
@@ -48,7 +49,7 @@ def stretches(sequences: np.ndarray) -> Iterator[tuple[int, slice]]:
     positions, counted = layout(sequences)
     for line, (row, counts) in enumerate(zip(positions, counted, strict=True)):
         cuts = [*np.flatnonzero(row == 0).tolist(), T]
-        for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, end in pairwise(cuts):
             if counts[start]:
                 yield line, slice(start, end)
 
@@ -92,7 +93,6 @@ def alone() -> dict[str, tuple[np.ndarray, Arrays]]:
 @pytest.mark.parametrize("name", TWINS)
 def test_packed_rows_are_scored_as_each_row_alone(name: str, alone: dict[str, tuple[np.ndarray, Arrays]]) -> None:
     nats, gradients = nats_and_gradients(name, scaled_up(fresh()), packed_rows(), masked=True)
-    print(name, relative(nats, alone[name][0]), worst(gradients, alone[name][1]))
     assert (nats[alone[name][0] == 0] == 0).all() and (alone[name][0] == 0).sum() == (~layout(packed_rows())[1]).sum()
     assert relative(nats, alone[name][0]) < TOLERANCE
     assert worst(gradients, alone[name][1]) < TOLERANCE
@@ -109,12 +109,12 @@ def test_that_check_sees_mistakes(
         monkeypatch.setattr(module, "row_mask", lambda positions: None)
     elif mistake == "positions run on":
         mask = module.row_mask
-        arrange = {"mlx": mx.arange, "torch": torch.arange}[name]
+        arrange: Any = {"mlx": mx.arange, "torch": torch.arange}[name]
         call = module.GPT.forward if name == "torch" else module.GPT.__call__
 
         def running(self: Any, idx: Any, cache: Any = None, positions_BT: Any = None) -> Any:
             monkeypatch.setattr(module, "row_mask", lambda _: mask(positions_BT))
-            return call(self, idx, cache, arrange(T)[None])
+            return call(self, idx, cache, arrange(T)[None])  # positions from 0 to T - 1, the mask as it should be
 
         monkeypatch.setattr(module.GPT, "forward" if name == "torch" else "__call__", running)
     else:
@@ -130,7 +130,6 @@ def test_that_check_sees_mistakes(
 def test_twins_agree_on_packed_rows(seed: int) -> None:
     weights, sequences = scaled_up(fresh(seed=seed)), packed_rows(seed)
     (nats, gradients), (others, other_gradients) = (nats_and_gradients(name, weights, sequences, True) for name in TWINS)
-    print(relative(nats, others), worst(gradients, other_gradients))
     assert relative(nats, others) < TOLERANCE
     assert worst(gradients, other_gradients) < TOLERANCE
 
@@ -138,7 +137,7 @@ def test_twins_agree_on_packed_rows(seed: int) -> None:
 @pytest.mark.parametrize("name", TWINS)
 def test_fused_attention_with_a_row_mask_is_the_reference(name: str) -> None:
     module: Any = {"mlx": mlx_gpt.model, "torch": torch_gpt.model}[name]
-    convert = {"mlx": mx.array, "torch": torch.from_numpy}[name]
+    convert: Any = {"mlx": mx.array, "torch": torch.from_numpy}[name]
     positions, _ = layout(packed_rows())
     q, k, v = (np.random.default_rng(i).standard_normal((7, 3, T, 5), dtype=np.float32) for i in range(3))
     inputs = [convert(part) for part in (q, k, v)]
@@ -147,7 +146,7 @@ def test_fused_attention_with_a_row_mask_is_the_reference(name: str) -> None:
         np.asarray(f(*inputs, *mask))
         for f, mask in ((module.attention, [seen]), (module.reference_attention, [seen]), (module.attention, []))
     )
-    assert relative(fused, reference) < 2e-6  # MEASURED
+    assert relative(fused, reference) < 2e-6
     assert relative(causal, reference) > 0.1
     by_hand = np.array([[[s <= t and t - s <= p for s in range(T)] for t, p in enumerate(line)] for line in positions])
     np.testing.assert_array_equal(np.asarray(seen), by_hand)
@@ -197,13 +196,13 @@ def learnable_rows(config: GPTConfig, count: int) -> list[list[int]]:
 
 
 def test_sixty_steps_of_tiny_agree_on_packed_rows() -> None:
-    """As in test_twin_curves.py. MEASURED"""
+    """As in test_twin_curves.py, at half the learning rate: measured 2.1e-5. At 1e-3 these rows have a batch (step 43) that
+    magnifies any difference by 13, torch's from torch as well as the twins', to 4.4e-4."""
     config, train = presets()["tiny"]
-    train = dataclasses.replace(train, steps=60, document_mask=True)
+    train = dataclasses.replace(train, steps=60, lr=5e-4, document_mask=True)
     loader = Loader(stream_of(*learnable_rows(config, 2600)), config, train)
     batches, lrs = [loader.batch_at(step) for step in range(60)], [lr_at(step, train, 60) for step in range(60)]
     curves = [losses(TWINS[name](fresh(config), config, train), batches, lrs) for name in TWINS]
-    print(curves[0][0], curves[0][-1], np.abs(curves[0] - curves[1]).max())
     assert curves[0][0] - curves[0][-1] > 3
     assert np.abs(curves[0] - curves[1]).max() < 1e-4
 
