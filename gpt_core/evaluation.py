@@ -1,8 +1,10 @@
-"""`evaluate`: a checkpoint's bits per byte on a validation split or on the rows of a text file."""
+"""`evaluate`: a checkpoint's bits per byte on a validation split or on the rows of a text file, alone or against another."""
 
 import argparse
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from gpt_core import checkpoint
+from gpt_core.bootstrap import CONFIDENCE, ratio_interval
 from gpt_core.checkpoint import Checkpoint
 from gpt_core.cli import Parser
-from gpt_core.dataset import open_dataset
+from gpt_core.dataset import MANIFEST, open_dataset
 from gpt_core.errors import InputError
 from gpt_core.progress import bar
 from gpt_core.rows import read_row, row_starts
@@ -24,10 +27,9 @@ from gpt_core.scoring import (
     score_rows,
     script_of,
     stream_windows,
-    sum_rows,
 )
 from gpt_core.shards import TokenStream
-from gpt_core.tokens import END_OF_TEXT_ID, load_tokenizer, token_table
+from gpt_core.tokens import END_OF_TEXT_ID, TokenTable, load_tokenizer, token_table
 
 TOKENS_PER_BATCH = 4096
 ROWS_AT_A_TIME = 2048
@@ -40,23 +42,58 @@ def parser(twin: str, devices: tuple[str, ...]) -> Parser:
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, metavar="DIR", help="dataset folder whose validation split is scored")
     source.add_argument("--text", type=Path, metavar="FILE", help="UTF-8 text, scored as it stands, a row a line")
+    made.add_argument(
+        "--against", type=Path, metavar="DIR", help="another checkpoint, scored on the same rows: which of the two is better?"
+    )
     made.add_argument("--device", choices=devices, default="auto", help="where to compute")
     return made
 
 
-def load_source(args: argparse.Namespace) -> tuple[Checkpoint, Tokenizer, TokenStream]:
-    """The checkpoint, its tokenizer, and the tokens to score. Raises InputError before any work."""
-    loaded = checkpoint.load(checkpoint.find(args.checkpoint, "--checkpoint"))
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, and what it is to score."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    tokens: TokenStream
+    origins: Sequence[tuple[str, int]]
+    """Names of the files that the rows came from, with counts of rows in succession; none where they are not known."""
+
+    @property
+    def block_size(self) -> int:
+        """Context length of the model, tokens."""
+        return self.checkpoint.model.block_size
+
+
+def load_sources(args: argparse.Namespace) -> list[Source]:
+    """The checkpoint, then that of --against, each with the rows as its own tokens. Raises InputError before any work."""
+    sources = [load_source(args.checkpoint, "--checkpoint", args)]
+    if args.against is not None:
+        sources.append(load_source(args.against, "--against", args))
+    return sources
+
+
+def load_source(path: Path, flag: str, args: argparse.Namespace) -> Source:
+    """One checkpoint, its tokenizer, and the tokens to score."""
+    loaded = checkpoint.load(checkpoint.find(path, flag), moments=False)
     tokenizer = load_tokenizer(loaded.folder / checkpoint.TOKENIZER)
     if args.text is not None:
-        return loaded, tokenizer, text_stream(args.text, tokenizer)
+        return Source(loaded, tokenizer, text_stream(args.text, tokenizer), ())
     dataset = open_dataset(args.data)
     if dataset.tokenizer_sha256 != loaded.tokenizer_sha256:
         raise InputError(
             f"--data {args.data} has the tokenizer {dataset.tokenizer_sha256[:12]}..., the checkpoint was trained with "
             f"{loaded.tokenizer_sha256[:12]}...: score the text itself with --text FILE"
         )
-    return loaded, tokenizer, dataset.val
+    return Source(loaded, tokenizer, dataset.val, origins(dataset.manifest, "val", len(row_starts(dataset.val))))
+
+
+def origins(manifest: dict[str, Any], split: str, rows: int) -> Sequence[tuple[str, int]]:
+    """What the manifest says of the sources of a split's rows, in their order; nothing if it says nothing."""
+    said = manifest.get("sources", {}).get(split, [])
+    if said and sum(count for _, count in said) != rows:
+        raise InputError(f"{MANIFEST} names sources of other than the {rows} rows of its {split} split: make the data again")
+    return [(name, count) for name, count in said]
 
 
 def text_stream(path: Path, tokenizer: Tokenizer) -> TokenStream:
@@ -78,29 +115,57 @@ def text_stream(path: Path, tokenizer: Tokenizer) -> TokenStream:
     return TokenStream([np.array([END_OF_TEXT_ID, *row.ids], dtype=np.uint16) for row in encoded])
 
 
-def evaluate(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, token_nats: TokenNats) -> dict[str, Any]:
-    """Both metrics over all of `tokens`, and the row metric by the script of the rows."""
+@dataclass(frozen=True)
+class RowScores:
+    """Sums over the targets of each row, arrays of (rows,): nats as float64, whole numbers as int64."""
+
+    nats: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    characters: np.ndarray
+    scripts: np.ndarray
+    """The script of most letters, as in SCRIPTS."""
+
+    def sum(self, chosen: np.ndarray | slice = slice(None)) -> Score:
+        """The score of some rows together."""
+        tokens, size, characters = (int(part[chosen].sum()) for part in (self.tokens, self.bytes, self.characters))
+        return Score(float(self.nats[chosen].sum()), tokens, size, characters, len(self.nats[chosen]))
+
+
+def evaluate(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, token_nats: TokenNats) -> tuple[RowScores, Score]:
+    """Both metrics over all of `tokens`: of each row alone, and of the packed stream."""
     if len(tokens) < 2:
         raise InputError("there is nothing to score: a validation split of one token; give other --data, or --text FILE")
     table = token_table(tokenizer)
+    rows = score_every_row(tokens, table, block_size, token_nats)
+    batch_size = max(1, TOKENS_PER_BATCH // block_size)
+    batches = math.ceil((len(tokens) - 1) / (batch_size * block_size))
+    windows = bar(stream_windows(tokens, block_size, batch_size), total=batches, desc="stream", unit="batch")
+    return rows, score(iter(windows), token_nats, table)
+
+
+def score_every_row(tokens: TokenStream, table: TokenTable, block_size: int, token_nats: TokenNats) -> RowScores:
+    """Each row scored alone, with the end that follows it."""
     starts = row_starts(tokens)
-    by_script = {script: Score() for script in SCRIPTS}
+    parts: list[list[np.ndarray]] = []
     with bar(total=len(starts), desc="rows", unit="row") as progress:
         for first in range(0, len(starts), ROWS_AT_A_TIME):
             rows = [read_row(tokens, starts, row) for row in range(first, min(first + ROWS_AT_A_TIME, len(starts)))]
             nats = score_rows(rows, block_size, TOKENS_PER_BATCH, token_nats)
+            counts = [[len(row) - 1, table.bytes[row[1:]].sum(), table.characters[row[1:]].sum()] for row in rows]
             scripts = np.array([script_of(row, table) for row in rows])
-            for script in SCRIPTS:
-                chosen = np.flatnonzero(scripts == script)
-                by_script[script] += sum_rows([rows[i] for i in chosen], nats[chosen], table)
+            parts.append([nats, *np.array(counts, dtype=np.int64).T, scripts])
             progress.update(len(rows))
-    batch_size = max(1, TOKENS_PER_BATCH // block_size)
-    batches = math.ceil((len(tokens) - 1) / (batch_size * block_size))
-    windows = bar(stream_windows(tokens, block_size, batch_size), total=batches, desc="stream", unit="batch")
-    stream = score(iter(windows), token_nats, table)
-    whole = sum(by_script.values(), Score())
-    return {
+    return RowScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def figures(rows: RowScores, stream: Score, origins: Sequence[tuple[str, int]] = ()) -> dict[str, Any]:
+    """What is reported: the whole, then the rows by script and, where they are known, by source."""
+    whole = rows.sum()
+    result = {
         "val_bpb": whole.bits_per_byte,
+        "val_bpb_interval": _interval(rows),
+        "confidence": CONFIDENCE,
         "val_bpb_stream": stream.bits_per_byte,
         "val_loss": stream.loss,
         "bits_per_character": whole.bits_per_character,
@@ -108,24 +173,65 @@ def evaluate(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, token_n
         "tokens": whole.tokens,
         "bytes": whole.bytes,
         "characters": whole.characters,
-        "scripts": {script: _summary(part) for script, part in by_script.items() if part.rows},
+        "scripts": _parts(rows, rows.scripts, SCRIPTS),
     }
+    if origins:
+        names = [name for name, _ in origins]
+        source = np.repeat(names, [count for _, count in origins])
+        result["sources"] = _parts(rows, source, list(dict.fromkeys(names)))
+    return result
 
 
-def _summary(part: Score) -> dict[str, Any]:
+def difference(rows: RowScores, other: RowScores) -> dict[str, Any]:
+    """Bits a byte of one model less those of another on the same rows, with the paired interval; below 0 is better."""
+    bits = (rows.nats - other.nats) / math.log(2)
     return {
-        "rows": part.rows,
-        "bytes": part.bytes,
-        "val_bpb": part.bits_per_byte,
-        "bits_per_character": part.bits_per_character,
+        "val_bpb": other.sum().bits_per_byte,
+        "difference": float(bits.sum() / rows.bytes.sum()),
+        "difference_interval": ratio_interval(bits, rows.bytes),
     }
 
 
-def report(result: dict[str, Any], loaded: Checkpoint) -> None:
+def _interval(rows: RowScores, chosen: np.ndarray | slice = slice(None)) -> tuple[float, float]:
+    return ratio_interval(rows.nats[chosen] / math.log(2), rows.bytes[chosen])
+
+
+def _parts(rows: RowScores, label: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    parts = {}
+    for name in names:
+        chosen = np.flatnonzero(label == name)
+        if len(chosen):
+            part = rows.sum(chosen)
+            parts[name] = {
+                "rows": part.rows,
+                "bytes": part.bytes,
+                "val_bpb": part.bits_per_byte,
+                "val_bpb_interval": _interval(rows, chosen),
+                "bits_per_character": part.bits_per_character,
+            }
+    return parts
+
+
+def report(sources: Sequence[Source], scores: Sequence[tuple[RowScores, Score]]) -> None:
     """Prints a table for people, then the same as one line of JSON."""
-    print(f"{loaded.folder}: {result['rows']} rows, {result['bytes']} bytes with row ends, {result['tokens']} tokens")
-    print(f"  row by row      {result['val_bpb']:.4f} bits a byte, {result['bits_per_character']:.4f} bits a character")
-    for script, part in result["scripts"].items():
-        print(f"    {script:<8}      {part['val_bpb']:.4f} bits a byte, {part['rows']} rows")
+    source, (rows, stream) = sources[0], scores[0]
+    result = figures(rows, stream, source.origins)
+    folder = source.checkpoint.folder
+    print(f"{folder}: {result['rows']} rows, {result['bytes']} bytes with row ends, {result['tokens']} tokens")
+    print(f"  row by row      {_bits(result)}, {result['bits_per_character']:.4f} bits a character")
+    for name, part in (result["scripts"] | result.get("sources", {})).items():
+        print(f"    {name:<12}  {_bits(part)}, {part['rows']} rows")
     print(f"  packed stream   {result['val_bpb_stream']:.4f} bits a byte, {result['val_loss']:.4f} nats a token")
-    print(json.dumps(result | {"checkpoint": str(loaded.folder), "step": loaded.step}))
+    for other, (other_rows, _) in zip(sources[1:], scores[1:], strict=True):
+        found = difference(rows, other_rows)
+        low, high = found["difference_interval"]
+        verdict = "better" if high < 0 else "worse" if low > 0 else "no clear difference"
+        print(f"  against {other.checkpoint.folder}: {found['val_bpb']:.4f} bits a byte, row by row")
+        print(f"    difference    {found['difference']:+.4f} ({CONFIDENCE:.0%}: {low:+.4f} to {high:+.4f}): {verdict}")
+        result["against"] = found | {"checkpoint": str(other.checkpoint.folder), "step": other.checkpoint.step}
+    print(json.dumps(result | {"checkpoint": str(folder), "step": source.checkpoint.step}))
+
+
+def _bits(part: dict[str, Any]) -> str:
+    low, high = part["val_bpb_interval"]
+    return f"{part['val_bpb']:.4f} bits a byte ({CONFIDENCE:.0%}: {low:.4f} to {high:.4f})"

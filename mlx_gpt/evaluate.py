@@ -1,21 +1,30 @@
 """python -m mlx_gpt.evaluate: bits per byte of a checkpoint. Twin of torch_gpt/evaluate.py."""
 
 from gpt_core import cli, evaluation
+from gpt_core.checkpoint import Checkpoint
+from gpt_core.scoring import TokenNats
 from mlx_gpt import device as devices
 from mlx_gpt.model import GPT
 from mlx_gpt.state import load_weights
 from mlx_gpt.step import make_token_nats
 
 
+def scorer(loaded: Checkpoint) -> TokenNats:
+    """The scoring function of a checkpoint."""
+    model = GPT(loaded.model)
+    load_weights(model, loaded.weights)
+    return make_token_nats(model)
+
+
 def main() -> None:
     """The command."""
     args = evaluation.parser("mlx_gpt", devices.DEVICES).parse_args()
     devices.pick(args.device)
-    loaded, tokenizer, tokens = evaluation.load_source(args)
-    model = GPT(loaded.model)
-    load_weights(model, loaded.weights)
-    result = evaluation.evaluate(tokens, tokenizer, loaded.model.block_size, make_token_nats(model))
-    evaluation.report(result, loaded)
+    sources = evaluation.load_sources(args)
+    scores = [
+        evaluation.evaluate(source.tokens, source.tokenizer, source.block_size, scorer(source.checkpoint)) for source in sources
+    ]
+    evaluation.report(sources, scores)
 
 
 if __name__ == "__main__":

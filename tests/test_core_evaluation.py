@@ -8,18 +8,26 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import VAL_ROWS
+from tokenizers import Tokenizer
 
 from gpt_core import evaluation
 from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.dataset import open_dataset
 from gpt_core.errors import InputError
-from gpt_core.evaluation import evaluate, report, text_stream
+from gpt_core.evaluation import RowScores, Source, difference, evaluate, figures, origins, report, text_stream
+from gpt_core.scoring import TokenNats
+from gpt_core.shards import TokenStream
 from gpt_core.validation import Validation
 
 
 def uniform(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """log2 512 = 9 bits for every token."""
     return np.full(targets.shape, math.log(512), dtype=np.float32)
+
+
+def evaluated(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, nats: TokenNats) -> dict[str, Any]:
+    """The figures of a model over some rows."""
+    return figures(*evaluate(tokens, tokenizer, block_size, nats))
 
 
 CLOSE = 1e-7  # relative: ln 512 as float32 is 3e-8 off
@@ -33,7 +41,7 @@ def dataset(small_dataset):
 
 def test_evaluate_a_uniform_model_by_hand(dataset):
     """156 tokens of which 10 start rows: 146 + 10 ends in rows, 155 in the stream, each 9 bits."""
-    result = evaluate(dataset.val, dataset.tokenizer, 16, uniform)
+    result = evaluated(dataset.val, dataset.tokenizer, 16, uniform)
     tokens = len(dataset.val)
     size = sum(len(row.encode()) + 1 for row in VAL_ROWS)
     characters = sum(len(row) + 1 for row in VAL_ROWS)
@@ -49,7 +57,7 @@ def test_scripts_are_parts_of_the_whole(tokenizer, tmp_path):
     path = tmp_path / "rows.txt"
     rows = ["واش راك", "salut", "", "123 😂", "لاباس bb"]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    result = evaluate(text_stream(path, tokenizer), tokenizer, 8, uniform)
+    result = evaluated(text_stream(path, tokenizer), tokenizer, 8, uniform)
     assert {script: part["rows"] for script, part in result["scripts"].items()} == {"arabic": 2, "latin": 1, "other": 2}
     assert (
         sum(part["bytes"] for part in result["scripts"].values()) == result["bytes"] == sum(len(r.encode()) + 1 for r in rows)
@@ -61,7 +69,7 @@ def test_scripts_are_parts_of_the_whole(tokenizer, tmp_path):
 def test_an_empty_part_is_left_out(tokenizer, tmp_path):
     path = tmp_path / "rows.txt"
     path.write_text("واش", encoding="utf-8")
-    assert list(evaluate(text_stream(path, tokenizer), tokenizer, 8, uniform)["scripts"]) == ["arabic"]
+    assert list(evaluated(text_stream(path, tokenizer), tokenizer, 8, uniform)["scripts"]) == ["arabic"]
 
 
 @pytest.mark.parametrize(
@@ -98,18 +106,76 @@ def test_an_empty_row_among_others_is_its_end(tokenizer, tmp_path):
     """Rows "", "é" and "": a token each for the ends, and those of é; a byte each for the ends, two for é."""
     path = tmp_path / "rows.txt"
     path.write_text("\né\n\n", encoding="utf-8")
-    result = evaluate(text_stream(path, tokenizer), tokenizer, 8, uniform)
+    result = evaluated(text_stream(path, tokenizer), tokenizer, 8, uniform)
     assert (result["rows"], result["bytes"], result["characters"]) == (3, 5, 4)
     assert result["bits_per_character"] == pytest.approx(9 * (len(tokenizer.encode("é").ids) + 3) / 4, rel=CLOSE)
 
 
+def source_of(dataset: Any, name: str, counted: Any = ()) -> Source:
+    """A validation split to be scored by a checkpoint that is not there."""
+    loaded: Any = SimpleNamespace(folder=f"runs/{name}/step_000500", step=500)
+    return Source(loaded, dataset.tokenizer, dataset.val, counted)
+
+
 def test_the_last_line_of_the_report_is_json(dataset, capsys):
-    loaded: Any = SimpleNamespace(folder="runs/x/step_000500", step=500)
-    result = evaluate(dataset.val, dataset.tokenizer, 16, uniform)
-    report(result, loaded)
+    scores = evaluate(dataset.val, dataset.tokenizer, 16, uniform)
+    report([source_of(dataset, "x")], [scores])
     lines = capsys.readouterr().out.splitlines()
-    assert json.loads(lines[-1]) == result | {"checkpoint": "runs/x/step_000500", "step": 500}
-    assert f"{result['val_bpb']:.4f} bits a byte" in lines[1]
+    found, expected = json.loads(lines[-1]), figures(*scores)
+    assert found == json.loads(json.dumps(expected)) | {"checkpoint": "runs/x/step_000500", "step": 500}
+    assert f"{expected['val_bpb']:.4f} bits a byte (95%: " in lines[1]
+
+
+def test_sources_are_parts_of_the_whole(dataset, capsys):
+    """Ten rows of two files in turns: 3 of a, 5 of b, 2 of a again."""
+    said = [["a", 3], ["b", 5], ["a", 2]]
+    counted = origins({"sources": {"val": said}}, "val", 10)
+    report([source_of(dataset, "x", counted)], [evaluate(dataset.val, dataset.tokenizer, 16, uniform)])
+    parts = json.loads(capsys.readouterr().out.splitlines()[-1])["sources"]
+    sizes = [len(row.encode()) + 1 for row in VAL_ROWS]
+    assert {name: (part["rows"], part["bytes"]) for name, part in parts.items()} == {
+        "a": (5, sum(sizes[:3]) + sum(sizes[8:])),
+        "b": (5, sum(sizes[3:8])),
+    }
+    ids = [len(dataset.tokenizer.encode(row).ids) + 1 for row in VAL_ROWS[3:8]]
+    assert parts["b"]["val_bpb"] == pytest.approx(9 * sum(ids) / sum(sizes[3:8]), rel=CLOSE)
+    assert origins({}, "val", 10) == origins({"sources": {"train": said}}, "val", 10) == []
+    with pytest.raises(InputError, match="other than the 9 rows of its val split"):
+        origins({"sources": {"val": said}}, "val", 9)
+
+
+def scores_of(nats: np.ndarray, sizes: np.ndarray) -> RowScores:
+    """Rows of given nats and bytes."""
+    return RowScores(nats, sizes, sizes, sizes, np.full(len(nats), "arabic"))
+
+
+def test_two_models_on_the_same_rows_by_hand():
+    """4 and 3 bits on a row of 2 bytes, 6 and 6 on one of 4: 10/6 against 9/6, so 1/6 worse. Drawn twice over, the rows
+    differ by 1/2, 1/6 or 0."""
+    sizes = np.array([2, 4])
+    found = difference(*(scores_of(np.array(bits) * math.log(2), sizes) for bits in ([4.0, 6.0], [3.0, 6.0])))
+    assert found["val_bpb"] == pytest.approx(9 / 6) and found["difference"] == pytest.approx(1 / 6)
+    assert found["difference_interval"] == pytest.approx((0.0, 0.5))
+
+
+def test_the_paired_interval_is_narrower_than_those_of_either(dataset, capsys):
+    """Rows of very different difficulty, one model 1 % better on each: apart they cannot be told, paired they can."""
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(10, 200, 400)
+    nats = sizes * draw.uniform(0.5, 2.5, 400)
+    one, other = scores_of(0.99 * nats * draw.uniform(0.99, 1.01, 400), sizes), scores_of(nats, sizes)
+    stream = evaluate(dataset.val, dataset.tokenizer, 16, uniform)[1]
+    report([source_of(dataset, "x"), source_of(dataset, "y")], [(one, stream), (other, stream)])
+    out = capsys.readouterr().out.splitlines()
+    found = json.loads(out[-1])
+    low, high = found["val_bpb_interval"]
+    assert low < found["against"]["val_bpb"] < high  # apart
+    assert found["against"]["difference_interval"][1] < 0 and out[-2].endswith(": better")
+    assert found["against"]["checkpoint"] == "runs/y/step_000500"
+    report([source_of(dataset, "y"), source_of(dataset, "x")], [(other, stream), (one, stream)])
+    assert capsys.readouterr().out.splitlines()[-2].endswith(": worse")
+    report([source_of(dataset, "x"), source_of(dataset, "x")], [(one, stream), (one, stream)])
+    assert capsys.readouterr().out.splitlines()[-2].endswith("+0.0000 (95%: +0.0000 to +0.0000): no clear difference")
 
 
 def test_evaluate_needs_exactly_one_source(capsys):
@@ -132,7 +198,7 @@ def test_validation_over_everything_agrees_with_evaluate(dataset):
         return (targets % 7 + 1).astype(np.float32)
 
     validation = Validation(dataset, MODEL, TrainConfig(micro_batch_size=3, val_batches=99))
-    whole = evaluate(dataset.val, dataset.tokenizer, 16, by_token)
+    whole = evaluated(dataset.val, dataset.tokenizer, 16, by_token)
     assert validation.measure(by_token)["val_bpb"] == pytest.approx(whole["val_bpb"], rel=1e-12)  # float64 sums
     few = Validation(dataset, MODEL, TrainConfig(micro_batch_size=1, val_batches=1)).measure(by_token)
     assert few["val_bpb"] != pytest.approx(whole["val_bpb"], rel=1e-3)  # negative control: fewer rows, another number

@@ -1,21 +1,31 @@
 """python -m torch_gpt.evaluate: bits per byte of a checkpoint. Twin of mlx_gpt/evaluate.py."""
 
 from gpt_core import cli, evaluation
+from gpt_core.checkpoint import Checkpoint
+from gpt_core.scoring import TokenNats
 from torch_gpt import device as devices
 from torch_gpt.model import GPT
 from torch_gpt.state import load_weights
 from torch_gpt.step import make_token_nats
 
 
+def scorer(loaded: Checkpoint, device: devices.torch.device) -> TokenNats:
+    """The scoring function of a checkpoint."""
+    model = GPT(loaded.model).to(device)
+    load_weights(model, loaded.weights)
+    return make_token_nats(model, device)
+
+
 def main() -> None:
     """The command."""
     args = evaluation.parser("torch_gpt", devices.DEVICES).parse_args()
     device = devices.pick(args.device)
-    loaded, tokenizer, tokens = evaluation.load_source(args)
-    model = GPT(loaded.model).to(device)
-    load_weights(model, loaded.weights)
-    result = evaluation.evaluate(tokens, tokenizer, loaded.model.block_size, make_token_nats(model, device))
-    evaluation.report(result, loaded)
+    sources = evaluation.load_sources(args)
+    scores = [
+        evaluation.evaluate(source.tokens, source.tokenizer, source.block_size, scorer(source.checkpoint, device))
+        for source in sources
+    ]
+    evaluation.report(sources, scores)
 
 
 if __name__ == "__main__":
