@@ -7,8 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from gpt_core.errors import InputError
+from gpt_core.files import new_file
 from gpt_core.tokens import END_OF_TEXT
-from weights.destination import new_file
 from weights.source import Source
 from weights.table import to_gguf
 
