@@ -1,5 +1,6 @@
 """Hashes, and writes that are either complete or absent."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -47,7 +48,8 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        reason = error.strerror or f"{error}; is the disk full?"  # numpy only counts what it could not write
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
     except InputError:
         raise
     except Exception as error:

@@ -14,8 +14,8 @@ from gpt_core import checkpoint, metrics, plots
 from gpt_core.checkpoint import Arrays
 from gpt_core.curves import Curves
 from gpt_core.dataset import MANIFEST
-from gpt_core.errors import InputError
-from gpt_core.files import flush_to_disk, recover_folders, write_text
+from gpt_core.errors import InputError, describe_os_error
+from gpt_core.files import flush_to_disk, naming, recover_folders, write_text
 from gpt_core.flops import mfu, tokens_per_step
 from gpt_core.init import initial_weights
 from gpt_core.metrics import Record, TensorBoard
@@ -146,8 +146,11 @@ class Run:
 
 @contextmanager
 def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
-    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop."""
-    with locked(plan.run):
+    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop.
+
+    Where the disk fails, InputError names the last good checkpoint.
+    """
+    with _naming_last_good(plan.run), locked(plan.run):
         _recover(plan)
         run = Run(plan, versions)
         before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -157,6 +160,23 @@ def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _naming_last_good(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # of stdout
+        raise
+    except OSError as error:
+        try:
+            last_good = str(checkpoint.find(folder, "--run"))
+        except InputError:
+            last_good = "none"
+        raise InputError(
+            f"{describe_os_error(error)}; last good checkpoint: {last_good}; "
+            "once that is put right the same command goes on from there"
+        ) from error
 
 
 def _recover(plan: Plan) -> None:
@@ -173,7 +193,8 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with naming(folder / ".lock"):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
             f"--run {folder} is in use by another process: wait for it to end, or choose another folder"
