@@ -138,7 +138,7 @@ def find(path: Path, flag: str) -> Path:
     if (path / STATE).is_file():
         return path
     if (path / LATEST).is_file():
-        name = (path / LATEST).read_text(encoding="utf-8", errors="replace").strip()
+        name = (path / LATEST).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
         if re.fullmatch(r"step_\d{6,}", name) and (path / name / STATE).is_file():
             return path / name
         raise InputError(f"{path / LATEST} names {name!r}, which is not a checkpoint: there are {_there(path)}")
@@ -194,18 +194,28 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
 
 
 def load_newest_intact(run: Path, flag: str) -> Checkpoint:
-    """The latest checkpoint of a run, or, told on stderr, the newest one before it that is whole. Raises InputError."""
-    newest = find(run, flag)
-    older = [path for path in reversed(step_folders(run)) if _step_of(path) < _step_of(newest)]
-    problems = []
-    for folder in (newest, *older):
+    """The latest checkpoint of a run, or, told on stderr, the newest one that is whole. Raises InputError.
+
+    Also told: a `latest` that does not name the newest one. It is followed, since it may have been set back on purpose,
+    or the process died before it moved `latest`; but one flipped bit makes the name of another step as well.
+    """
+    there, problems = step_folders(run)[::-1], []
+    if (run / LATEST).is_file():
+        try:
+            named = find(run, flag)
+            if named != there[0]:
+                problems.append(f"{run / LATEST} names {named.name}, though {there[0].name} is there")
+            there.sort(key=lambda folder: folder != named)
+        except InputError as error:
+            problems.append(str(error))
+    for folder in there:
         try:
             loaded = load(folder)
         except InputError as error:
             problems.append(str(error))
             continue
         if problems:
-            print(f"warning: {problems[0]}; going on from {folder}", file=sys.stderr)
+            print(f"warning: {'; '.join(problems)}; going on from {folder}", file=sys.stderr)
         return loaded
     raise InputError(problems[0])
 

@@ -41,6 +41,8 @@ WORDS += "--accumulation 1 --val-every 8 --checkpoint-every 2 --keep-last 1 --wa
 TAKES_ROOM = frozenset(("open", "fsync", "os.mkdir"))
 CHANGES = TAKES_ROOM | {"os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
 KILLED = -int(signal.SIGKILL)
+NOT_MOVED = "latest names step_"
+"""In the one warning there may be: a kill came after the new checkpoint was there, before `latest` named it."""
 Work = Callable[[Path], None]
 
 
@@ -99,9 +101,11 @@ def forked(work: Work, root: Path, fault_at: int = 0, full: bool = False) -> tup
 
 
 def quietly(work: Work, root: Path, fault_at: int = 0) -> list[str]:
-    """The operations of `work`, killed or not; it must not complain of anything."""
+    """The operations of `work`, killed or not; it must not complain of anything but a `latest` that was not moved yet."""
     code, done, said = forked(work, root, fault_at)
-    assert code in (0, KILLED if fault_at else 0) and not said, f"fault at {fault_at}, exit code {code}: {said}"
+    assert code in (0, KILLED if fault_at else 0) and (not said or NOT_MOVED in said), (
+        f"fault at {fault_at}, exit code {code}: {said}"
+    )
     return done
 
 
