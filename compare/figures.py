@@ -12,7 +12,7 @@ from compare import tolerances
 from compare.curves import Curves
 from compare.runs import FinishedRun, Runs
 from compare.setup import HALF
-from gpt_core.plots import running_mean
+from gpt_core.curves import running_mean
 
 COLOURS = ("#0b6e99", "#d9480f", "#2b8a3e", "#862e9c", "#5f3dc4", "#a61e4d")
 SMALLEST = 1e-8

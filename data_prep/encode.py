@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from gpt_core.errors import InputError
-from gpt_core.files import sha256
+from gpt_core.files import naming, sha256
 from gpt_core.shards import write_shard
 from gpt_core.tokens import END_OF_TEXT_ID
 
@@ -42,7 +42,7 @@ class Encoded:
 def encode_rows(tokenizer: Tokenizer, rows: Iterable[str], tokens: Path, row_ends: Path) -> Encoded:
     """Writes <|endoftext|> and the tokens of each row to `tokens`, and where each row ends to `row_ends`."""
     count = dict.fromkeys(asdict(Counts()), 0)
-    with open(tokens, "wb") as token_file, open(row_ends, "wb") as end_file:
+    with naming(tokens), open(tokens, "wb") as token_file, open(row_ends, "wb") as end_file:
         for batch in batches(rows):
             ids = [[END_OF_TEXT_ID, *encoding.ids] for encoding in tokenizer.encode_batch_fast(batch)]
             ends = count["tokens"] + np.cumsum([len(row) for row in ids], dtype=np.int64)

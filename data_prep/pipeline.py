@@ -16,7 +16,7 @@ from data_prep.spool import Spool, split_rows, spool_rows
 from data_prep.train_tokenizer import train_tokenizer
 from gpt_core.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TOKENIZER, open_dataset
 from gpt_core.errors import InputError
-from gpt_core.files import new_folder, sha256, write_text
+from gpt_core.files import checksum, naming, new_folder, sha256, write_text
 from gpt_core.progress import bar
 from gpt_core.tokens import load_tokenizer
 
@@ -40,6 +40,7 @@ def prepare(source: Source, out: Path, options: Options, tokenizer: Path | None 
     with new_folder(out) as folder:
         with TemporaryDirectory(dir=folder, prefix="spool-") as spooled:
             manifest = _build(source, options, tokenizer, folder, Path(spooled))
+        manifest["checksum"] = checksum(manifest)
         write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
         open_dataset(folder)
     return manifest
@@ -57,7 +58,8 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
     if given is None:
         print(f"2/3 training the tokenizer on {sizes['train']:,} training rows", flush=True)
         tokenizer = train_tokenizer(split_rows(spool, validation, wanted=False), options.vocab_size)
-        tokenizer.save(str(folder / TOKENIZER))
+        with naming(folder / TOKENIZER):
+            tokenizer.save(str(folder / TOKENIZER))
     else:
         print(f"2/3 taking the tokenizer {given}", flush=True)
         shutil.copyfile(given, folder / TOKENIZER)

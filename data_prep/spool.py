@@ -9,6 +9,7 @@ import numpy as np
 
 from data_prep.clean import CHANGES, REASONS, Latin, clean_row
 from data_prep.dedup import dedup_hash, first_occurrences
+from gpt_core.files import naming
 
 DUPLICATE = "duplicate"
 
@@ -36,7 +37,7 @@ def spool_rows(rows: Iterable[str], latin: Latin, folder: Path) -> Spool:
     """Cleans `rows` into a file of `folder` and marks the first of each set of duplicates as kept."""
     path, hashes = folder / "rows.txt", folder / "hashes.bin"
     rows_read, dropped, changed = 0, Counter[str](), Counter[str]()
-    with open(path, "wb") as text_file, open(hashes, "wb") as hash_file:
+    with naming(folder), open(path, "wb") as text_file, open(hashes, "wb") as hash_file:
         for row in rows:
             rows_read += 1
             cleaned = clean_row(row, latin)

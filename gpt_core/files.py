@@ -1,12 +1,16 @@
 """Hashes, and writes that are either complete or absent."""
 
+import errno
+import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from gpt_core.errors import InputError
 
@@ -17,22 +21,48 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checksum(values: dict[str, Any]) -> str:
+    """Hex SHA-256 of everything in a JSON object but its `checksum`: how a file says that it is as it was written."""
+    rest = {name: value for name, value in values.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def flush_to_disk(path: Path) -> None:
     """fsync of a file, or of a folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns what a full or broken disk makes of writing `path` into an OSError that names it.
+
+    Python names a file that it cannot open, not one that it cannot write; libraries in Rust raise errors of their own.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        reason = error.strerror or f"{error}; is the disk full?"  # numpy only counts what it could not write
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+    except InputError:
+        raise
+    except Exception as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text` in one move: a reader sees the old file or the new one."""
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    flush_to_disk(beside)
-    os.replace(beside, path)
-    flush_to_disk(path.parent)
+    with new_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def refuse_existing(path: Path, flag: str, overwrite: bool) -> None:
@@ -66,40 +96,106 @@ def make_parents(path: Path, flag: str) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields an empty file beside `path`; when the block succeeds it is flushed and renamed to `path`, else removed."""
+    beside = _beside(path)
+    with naming(path), _held(beside, path, is_file=True):
+        try:
+            os.truncate(beside, 0)
+            yield beside
+            flush_to_disk(beside)
+            os.replace(beside, path)
+            flush_to_disk(path.parent)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder beside `path`; when the block succeeds it is flushed and renamed to `path`, else removed.
 
     An existing `path` is moved aside first; what a kill between the two renames left aside comes back the next time.
     """
     beside, replaced = _beside(path), _replaced(path)
-    _recover(path)
-    beside.mkdir()
-    try:
-        yield beside
-        for file in sorted(beside.iterdir()):
-            flush_to_disk(file)
-        flush_to_disk(beside)
-        if path.exists():
-            os.replace(path, replaced)
-        os.replace(beside, path)
-        flush_to_disk(path.parent)
-    finally:
-        _recover(path)
+    with naming(path), _held(beside, path, is_file=False):
+        _restore(path)
+        _empty(beside)
+        try:
+            yield beside
+            for file in sorted(beside.iterdir()):
+                flush_to_disk(file)
+            flush_to_disk(beside)
+            if path.exists():
+                os.replace(path, replaced)
+            os.replace(beside, path)
+            flush_to_disk(path.parent)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        finally:
+            _restore(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder in one move, as others see it; what a kill leaves of it, `recover_folders` removes."""
+    shutil.rmtree(_beside(path), ignore_errors=True)
+    os.replace(path, _beside(path))
+    shutil.rmtree(_beside(path))
 
 
 def recover_folders(parent: Path) -> None:
-    """Ends what kills left of `new_folder` in `parent`: half-written folders go, those moved aside come back."""
+    """Ends what kills left in `parent`: half-written files and folders go, folders moved aside come back."""
     for leftover in sorted(parent.iterdir()):
         name = re.fullmatch(r"\.(.+)\.(tmp|old)", leftover.name)
-        if name and leftover.is_dir():
-            _recover(parent / name[1])
+        if name is None or (name[2] == "old" and not leftover.is_dir()):
+            continue
+        path = parent / name[1]
+        beside = _beside(path)
+        with suppress(InputError), _held(beside, path, is_file=beside.is_file()):  # that of a living process is left alone
+            _restore(path)
+            if beside.is_file():
+                beside.unlink()
+            else:
+                shutil.rmtree(beside)
 
 
-def _recover(path: Path) -> None:
-    if _replaced(path).exists() and not path.exists():
+@contextmanager
+def _held(place: Path, path: Path, is_file: bool) -> Iterator[None]:
+    """Keeps other processes from `place`, the file or folder where `path` is written; it is made if it is not there.
+
+    The lock is the system's and goes along when the place is renamed: it ends with its process, and leaves nothing.
+    """
+    if not is_file:
+        place.mkdir(exist_ok=True)
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT if is_file else os.O_RDONLY, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = place.exists() and os.path.samestat(place.stat(), os.fstat(descriptor))
+        except BlockingIOError:
+            ours = False
+        except OSError:  # a file system without locks
+            ours = True
+        if not ours:
+            raise InputError(f"{path} is being written by another process: wait for it to end, or choose another place")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _restore(path: Path) -> None:
+    if _replaced(path).is_dir() and not path.exists():
         os.replace(_replaced(path), path)
     shutil.rmtree(_replaced(path), ignore_errors=True)
-    shutil.rmtree(_beside(path), ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _beside(path: Path) -> Path:

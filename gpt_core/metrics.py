@@ -3,11 +3,12 @@
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt_core.errors import InputError
-from gpt_core.files import write_text
+from gpt_core.files import naming
 
 Record = dict[str, Any]
 
@@ -41,38 +42,52 @@ def refuse_non_finite(loss: float, norm: float, step: int, lr: float, last_good:
         )
 
 
-def read_metrics(path: Path) -> list[Record]:
-    """All whole records of a metrics file; a last line that was cut off by a crash is left out."""
+def records_of(path: Path) -> Iterator[tuple[Record, int]]:
+    """The whole records of a metrics file, one at a time, and the offset at which each ends.
+
+    A last line that was cut off by a crash is left out. Raises InputError for any other line that is no record.
+    """
     if not path.is_file():
         raise InputError(f"{path} is missing: a run folder written by train is expected")
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    records = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record["step"], int) or not set(FIELDS) <= set(record):
-                raise ValueError
-            records.append(record)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"{path}, line {number} is not a metrics record: restore the file or start another --run"
-            ) from error
-    return records
+    end = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+                if not isinstance(record["step"], int) or not set(FIELDS) <= set(record):
+                    raise ValueError
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise InputError(
+                    f"{path}, line {number} is not a metrics record: restore the file or start another --run"
+                ) from error
+            end += len(line)
+            yield record, end
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """All whole records of a metrics file."""
+    return [record for record, _ in records_of(path)]
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drops the records after `step`: a resumed run writes them again."""
-    kept = [record for record in read_metrics(path) if record["step"] <= step] if path.is_file() else []
-    write_text(path, "".join(line_of(record) for record in kept))
+    """Cuts the file after the last record up to `step`, the rest being written again by a resumed run, or makes it."""
+    with naming(path), open(path, "ab") as file:
+        file.truncate(max((end for record, end in records_of(path) if record["step"] <= step), default=0))
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds one record, whole, at the end of the file."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(descriptor, line_of(record).encode())
-    finally:
-        os.close(descriptor)
+    """Adds one record at the end of the file, whole or, where the disk is full, not at all."""
+    left = line_of(record).encode()
+    with naming(path), open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while left:  # a disk that fills up takes a part first, and refuses the rest
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def line_of(record: Record) -> str:

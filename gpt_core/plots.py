@@ -1,62 +1,47 @@
-"""The two plots of a run, redrawn from its metrics while it trains."""
+"""The two plots of a run, redrawn from its curves while it trains."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from gpt_core.metrics import Record
+from gpt_core.curves import Curves
+from gpt_core.files import new_file
 
 
-def draw(records: list[Record], folder: Path) -> None:
+def draw(curves: Curves, folder: Path) -> None:
     """Writes loss.png and grad_norm.png into `folder`."""
     folder.mkdir(exist_ok=True)
-    _save(loss_figure(records), folder / "loss.png")
-    _save(grad_norm_figure(records), folder / "grad_norm.png")
+    _save(loss_figure(curves), folder / "loss.png")
+    _save(grad_norm_figure(curves), folder / "grad_norm.png")
 
 
-def loss_figure(records: list[Record]) -> Figure:
+def loss_figure(curves: Curves) -> Figure:
     """Training loss, faint, with its running mean, and validation loss."""
     figure, axes = _axes("loss (nats a token)")
-    steps, losses = [r["step"] for r in records], [r["loss"] for r in records]
-    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label="train, each step")
-    axes.plot(steps, running_mean(losses), color="tab:blue", linewidth=1.6, label="train, running mean")
-    validated = [r for r in records if "val_loss" in r]
-    axes.plot(
-        [r["step"] for r in validated],
-        [r["val_loss"] for r in validated],
-        color="tab:orange",
-        marker="o",
-        markersize=3,
-        label="validation",
-    )
+    steps, losses, means = curves.loss.columns() or ([], [], [])
+    each = "each step" if curves.loss.stride == 1 else f"one step in {curves.loss.stride}"
+    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label=f"train, {each}")
+    axes.plot(steps, means, color="tab:blue", linewidth=1.6, label="train, running mean")
+    steps, validated = curves.validation.columns() or ([], [])
+    axes.plot(steps, validated, color="tab:orange", marker="o", markersize=3, label="validation")
     axes.legend(frameon=False)
     return figure
 
 
-def grad_norm_figure(records: list[Record]) -> Figure:
-    """Global gradient norm before and after clipping, on a logarithmic axis."""
+def grad_norm_figure(curves: Curves) -> Figure:
+    """Global gradient norm before and after clipping, on a logarithmic axis; of many steps the largest."""
     figure, axes = _axes("global gradient norm")
-    steps = [r["step"] for r in records]
-    axes.plot(steps, [r["grad_norm"] for r in records], color="tab:red", linewidth=0.8, label="before clipping")
-    axes.plot(steps, [r["clipped_grad_norm"] for r in records], color="tab:green", linewidth=0.8, label="after clipping")
-    norms = [r["grad_norm"] for r in records if r["grad_norm"] > 0]
+    steps, before, after = curves.norm.columns() or ([], [], [])
+    axes.plot(steps, before, color="tab:red", linewidth=0.8, label="before clipping")
+    axes.plot(steps, after, color="tab:green", linewidth=0.8, label="after clipping")
+    norms = [norm for norm in before if norm > 0]
     if norms:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")  # 0.6 and 2, where the default has 6 x 10^-1
         axes.yaxis.set_minor_formatter("{x:g}" if max(norms) < 20 * min(norms) else NullFormatter())
     axes.legend(frameon=False)
     return figure
-
-
-def running_mean(values: list[float], weight: float = 0.05) -> list[float]:
-    """Exponential running mean, started without bias (Adam's correction; Kingma and Ba 2015, section 3)."""
-    means, mean, decay = [], 0.0, 1.0
-    for value in values:
-        mean = (1 - weight) * mean + weight * value
-        decay *= 1 - weight
-        means.append(mean / (1 - decay))
-    return means
 
 
 def _axes(label: str):  # type: ignore[no-untyped-def]
@@ -70,6 +55,5 @@ def _axes(label: str):  # type: ignore[no-untyped-def]
 
 
 def _save(figure: Figure, path: Path) -> None:
-    beside = path.with_suffix(".tmp.png")
-    figure.savefig(beside, dpi=120)
-    beside.replace(path)
+    with new_file(path) as beside:
+        figure.savefig(beside, dpi=120, format="png")

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from gpt_core import checkpoint, metrics, plots
 from gpt_core.checkpoint import Arrays
+from gpt_core.curves import Curves
 from gpt_core.dataset import MANIFEST
-from gpt_core.errors import InputError
-from gpt_core.files import recover_folders, write_text
+from gpt_core.errors import InputError, describe_os_error
+from gpt_core.files import flush_to_disk, naming, recover_folders, write_text
 from gpt_core.flops import mfu, tokens_per_step
 from gpt_core.init import initial_weights
 from gpt_core.metrics import Record, TensorBoard
@@ -37,13 +37,13 @@ class Run:
         write_text(self.folder / checkpoint.CONFIG, checkpoint.config_json(plan.model, plan.train))
         write_text(self.folder / MANIFEST, (plan.dataset.folder / MANIFEST).read_text(encoding="utf-8"))
         metrics.keep_until(self._metrics, plan.first_step)
-        self._records = metrics.read_metrics(self._metrics)
+        self._curves = Curves(record for record, _ in metrics.records_of(self._metrics))
         self._saved = plan.first_step if plan.start else None
         self._plotted = self._printed = time.monotonic()
         self._bar = bar(total=plan.total_steps, initial=plan.first_step, desc=self.folder.name, unit="step")
 
     @property
-    def _metrics(self) -> Any:
+    def _metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
     @property
@@ -88,7 +88,7 @@ class Run:
     def log(self, record: Record) -> None:
         """Writes a record and shows it."""
         metrics.append(self._metrics, record)
-        self._records.append(record)
+        self._curves.add(record)
         if self._tensorboard:
             self._tensorboard.write(record)
         last = record["step"] == self._plan.total_steps
@@ -101,7 +101,7 @@ class Run:
         self._bar.update()
         if now - self._plotted > SECONDS_BETWEEN_PLOTS:
             self._plotted = now
-            plots.draw(self._records, self.folder / "plots")
+            plots.draw(self._curves, self.folder / "plots")
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint follows optimizer step `step` (1-based)."""
@@ -111,6 +111,7 @@ class Run:
     def save(self, step: int, weights: Arrays, moments: Arrays) -> None:
         """Writes the checkpoint of `step` optimizer steps done."""
         plan = self._plan
+        flush_to_disk(self._metrics)  # the records of a checkpoint's steps are there if it is
         checkpoint.save(
             run=self.folder,
             model=plan.model,
@@ -130,7 +131,7 @@ class Run:
         self._bar.close()
         if self._tensorboard:
             self._tensorboard.close()
-        plots.draw(self._records, self.folder / "plots")
+        plots.draw(self._curves, self.folder / "plots")
         if self.stop_signal:
             command = "the same command without --init-from" if self._plan.init else "the same command"
             print(f"stopped by {self.stop_signal}; checkpoint: {self.last_good}; {command} goes on from it")
@@ -145,9 +146,12 @@ class Run:
 
 @contextmanager
 def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
-    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop."""
-    with locked(plan.run):
-        recover_folders(plan.run)  # a killed process may have left half a checkpoint, of a step this one never saves
+    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop.
+
+    Where the disk fails, InputError names the last good checkpoint.
+    """
+    with _naming_last_good(plan.run), locked(plan.run):
+        _recover(plan)
         run = Run(plan, versions)
         before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -159,12 +163,38 @@ def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
 
 
 @contextmanager
+def _naming_last_good(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # of stdout
+        raise
+    except OSError as error:
+        try:
+            last_good = str(checkpoint.find(folder, "--run"))
+        except InputError:
+            last_good = "none"
+        raise InputError(
+            f"{describe_os_error(error)}; last good checkpoint: {last_good}; "
+            "once that is put right the same command goes on from there"
+        ) from error
+
+
+def _recover(plan: Plan) -> None:
+    """Ends what a killed process had begun: half a checkpoint, half a plot, the removal of an old checkpoint."""
+    for folder in (plan.run, plan.run / "plots"):
+        if folder.is_dir():
+            recover_folders(folder)
+    checkpoint.keep_newest(plan.run, plan.first_step, plan.train.keep_last)
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in `folder`. The lock is the system's: it ends with its process."""
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with naming(folder / ".lock"):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
             f"--run {folder} is in use by another process: wait for it to end, or choose another folder"

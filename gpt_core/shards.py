@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt_core.errors import InputError
+from gpt_core.files import naming
 
 MAGIC = 20240520
 VERSION = 1
@@ -19,7 +20,7 @@ def write_shard(path: Path, tokens: np.ndarray) -> None:
         raise TypeError(f"a shard holds uint16 tokens, not {tokens.dtype}")
     header = np.zeros(HEADER_INTS, dtype="<i4")
     header[:3] = MAGIC, VERSION, len(tokens)
-    with open(path, "wb") as file:
+    with naming(path), open(path, "wb") as file:
         file.write(header.tobytes())
         file.write(tokens.astype("<u2", copy=False).tobytes())
 

@@ -1,7 +1,9 @@
 """The tokenizer: GPT-2 style byte-level BPE, where every character of a token's name stands for one byte."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -16,16 +18,37 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json whose id 0 is <|endoftext|>, set to read that string in a text as plain characters."""
     if not path.is_file():
         raise InputError(f"{path} is missing: it is written by python -m data_prep and kept in every checkpoint")
+    remedy = "make the data again with python -m data_prep"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"{path} is not a tokenizer.json ({error}): make the data again with python -m data_prep") from error
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a tokenizer.json ({type(error).__name__}): {remedy}") from error
+    tokenizer = parse_tokenizer(data, path, remedy)
     if tokenizer.token_to_id(END_OF_TEXT) != END_OF_TEXT_ID:
         raise InputError(f"{path} gives {END_OF_TEXT} the id {tokenizer.token_to_id(END_OF_TEXT)}, expected {END_OF_TEXT_ID}")
-    if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
-        raise InputError(f"{path} has ids that are not 0 to {tokenizer.get_vocab_size() - 1}: make the data again")
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def parse_tokenizer(data: Any, path: Path, remedy: str) -> Tokenizer:
+    """The tokenizer of the parsed `path`. InputError unless the library takes it and its ids are 0, 1, 2, ...
+
+    The ids are looked at first: the library would fill a gap of 2^31 with 8 GiB of memory.
+    """
+    try:
+        ids = {*data["model"]["vocab"].values(), *(token["id"] for token in data["added_tokens"])}
+        whole = all(type(index) is int for index in ids) and ids == set(range(len(ids)))
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path} does not number its tokens from 0 without gaps: {remedy}")
+    try:
+        return Tokenizer.from_str(json.dumps(data))
+    except BaseException as error:  # bare Exception for what is wrong, a Rust panic (no Exception) for what is absurd
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path} is not a tokenizer.json ({reason}): {remedy}") from error
 
 
 def byte_alphabet() -> dict[str, int]:

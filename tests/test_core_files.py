@@ -81,9 +81,10 @@ def test_what_kills_left_of_any_folder_is_recovered(tmp_path):
     for name in ("whole", ".half.tmp", ".moved.old", ".both.old", "both", ".other"):
         (tmp_path / name).mkdir()
         fill(tmp_path / name, name, "a")
-    (tmp_path / ".file.tmp").write_text("not a folder")
+    for name in (".file.tmp", ".file.old"):
+        (tmp_path / name).write_text("a file")  # only the first is ours
     recover_folders(tmp_path)
-    assert names(tmp_path) == [".file.tmp", ".other", "both", "moved", "whole"]
+    assert names(tmp_path) == [".file.old", ".other", "both", "moved", "whole"]
     assert content(tmp_path / "moved") == {"a": ".moved.old"} and content(tmp_path / "both") == {"a": "both"}
 
 

@@ -74,7 +74,7 @@ def test_folder_holds_the_contract_and_nothing_else(made):
 
 def test_manifest(made):
     rows, out, manifest = made
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["options"] == {
         "latin": "drop-words",
         "vocab_size": 400,

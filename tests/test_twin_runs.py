@@ -223,30 +223,6 @@ def test_a_folder_in_use_is_refused_until_its_process_is_dead(
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_a_killed_run_goes_on_exactly(name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL at random moments, checkpoints every other step; what is left is always whole."""
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
-    run, draw, kills = tmp_path / "run", np.random.default_rng(0), 4
-    flags = train_flags(small_dataset, run, "--schedule", "constant", "--checkpoint-every", 2, "--steps", 100_000)
-    for _ in range(kills):
-        done = len(read_metrics(run / "metrics.jsonl")) if (run / "metrics.jsonl").is_file() else 0
-        process = start(f"{name}_gpt.train", *flags)
-        deadline = time.monotonic() + 120
-        while len(read_metrics(run / "metrics.jsonl")) < done + 5 if (run / "metrics.jsonl").is_file() else True:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.02)
-        time.sleep(float(draw.uniform(0, 0.1)))
-        process.kill()
-        process.communicate()
-    last = checkpoint.load(checkpoint.find(run, "--run")).step
-    (run / f".step_{last + 1:06d}.tmp").mkdir(exist_ok=True)  # as a kill while saving leaves it, if none of these did
-    train(monkeypatch, name, small_dataset, run, last + 4)
-    train(monkeypatch, name, small_dataset, tmp_path / "whole", last + 4)
-    assert_bitwise_equal(run, tmp_path / "whole")
-    assert not [path for path in run.rglob("*") if path.suffix in (".tmp", ".old")]
-
-
-@pytest.mark.parametrize("name", TWINS)
 def test_tensorboard_shows_the_records(name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboardX")
     train(monkeypatch, name, small_dataset, tmp_path / "run", 3, "--tensorboard")

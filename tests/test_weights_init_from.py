@@ -81,7 +81,7 @@ def test_a_checkpoint_without_moments_cannot_be_resumed(home, tmp_path):
     data = json.loads((home / "base" / "step_000030" / "state.json").read_text())
     assert data["step"] == 30
     tokenizer = base.folder / "tokenizer.json"
-    checkpoint.write(run / "step_000030", base.model, base.train, 30, 0, base.weights, {}, tokenizer, "", {})
+    checkpoint.write(run / "step_000030", base.model, base.train, 30, 0, base.weights, {}, tokenizer.read_bytes(), "", {})
     arguments = [
         "--data",
         home / "data",

@@ -1,12 +1,9 @@
 """Where the result goes: refused before any work where it would overwrite or destroy something."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_core.errors import InputError
-from gpt_core.files import flush_to_disk, make_parents, refuse_existing
+from gpt_core.files import refuse_existing
 from weights.tensors import SINGLE
 
 
@@ -25,17 +22,3 @@ def refuse_destination(source: Path, path: Path, overwrite: bool, is_file: bool)
     refuse_existing(path, "DST", overwrite)
     if not (path / SINGLE).is_file() and any(path.iterdir()):  # a run folder has none: it is not lost this way
         raise InputError(f"DST {path} holds other things than a model: it is not replaced, choose another folder")
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; when the block succeeds the file there is flushed and renamed to `path`, else removed."""
-    make_parents(path, "DST")
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        yield beside
-        flush_to_disk(beside)
-        os.replace(beside, path)
-        flush_to_disk(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -1,14 +1,15 @@
 """Writing a float32 GGUF file for llama.cpp, through the `gguf` package."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from gpt_core.errors import InputError
+from gpt_core.files import new_file
 from gpt_core.tokens import END_OF_TEXT
-from weights.destination import new_file
 from weights.source import Source
 from weights.table import to_gguf
 
@@ -27,8 +28,7 @@ def write_gguf(source: Source, path: Path) -> None:
     refuse_other_pre_tokenizer(source)
     tokenizer = Tokenizer.from_str(source.tokenizer)
     used = tokenizer.get_vocab_size()
-    with new_file(path) as beside:
-        writer = gguf.GGUFWriter(beside, ARCHITECTURE)
+    with new_file(path) as beside, closing(gguf.GGUFWriter(beside, ARCHITECTURE)) as writer:
         _add_architecture(writer, source, path.stem)
         _add_tokenizer(writer, source, tokenizer)
         for name, array in to_gguf(source.weights, source.model.n_layer).items():
@@ -36,7 +36,6 @@ def write_gguf(source: Source, path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
 
 
 def refuse_other_pre_tokenizer(source: Source) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from gpt_core.errors import InputError
-from gpt_core.tokens import END_OF_TEXT
+from gpt_core.tokens import END_OF_TEXT, parse_tokenizer
 from weights.tensors import read_json
 
 
@@ -19,15 +19,9 @@ def read_tokenizer(path: Path) -> tuple[str, Tokenizer]:
     if not path.is_file():
         raise InputError(f"{path} is missing: put the tokenizer.json that the model was trained with there")
     data = read_json(path)
-    _refuse_gaps(data, path)
     data |= {"post_processor": None, "truncation": None, "padding": None}
-    try:
-        tokenizer = Tokenizer.from_str(json.dumps(data))
-        text = tokenizer.to_str(pretty=True)
-    except BaseException as error:  # bare Exception for what is wrong, a Rust panic (no Exception) for what is absurd
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
-        raise InputError(f"{path} is not a tokenizer.json ({_short(error)}): restore the file") from error
+    tokenizer = parse_tokenizer(data, path, "restore the file")
+    text = tokenizer.to_str(pretty=True)
     if END_OF_TEXT not in {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}:
         raise InputError(f"{path} has no special token {END_OF_TEXT}: give the tokenizer of a GPT-2 style model")
     return text, tokenizer
@@ -64,18 +58,3 @@ def tokenizer_config(block_size: int) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],  # GPT-2 would add token_type_ids to the embeddings
     }
-
-
-def _refuse_gaps(data: dict[str, Any], path: Path) -> None:
-    """Tokens are numbered from 0 without gaps; the library would fill a gap of 2^31 with 8 GiB of memory."""
-    try:
-        ids = {*data["model"]["vocab"].values(), *(token["id"] for token in data["added_tokens"])}
-        whole = all(type(index) is int for index in ids) and ids == set(range(len(ids)))
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise InputError(f"{path} does not number its tokens from 0 without gaps: restore the file")
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,7 +1,6 @@
 """Writing a twin checkpoint that both trainers start from, and resume where the source had moments."""
 
 import re
-import tempfile
 from pathlib import Path
 
 from gpt_core import checkpoint
@@ -11,21 +10,18 @@ from weights.source import Source
 
 def write_twin(source: Source, folder: Path) -> None:
     """Writes the checkpoint folder, complete or not at all; `folder` may be replaced."""
-    with tempfile.TemporaryDirectory() as temporary:
-        tokenizer = Path(temporary) / checkpoint.TOKENIZER
-        tokenizer.write_text(source.tokenizer, encoding="utf-8")
-        checkpoint.write(
-            folder=folder,
-            model=source.model,
-            train=source.records.train,
-            step=source.records.step,
-            tokens=source.records.tokens,
-            weights=source.weights,
-            moments=source.moments,
-            tokenizer=tokenizer,
-            manifest_sha256=source.records.manifest_sha256,
-            versions={"framework": "weights.convert"},
-        )
+    checkpoint.write(
+        folder=folder,
+        model=source.model,
+        train=source.records.train,
+        step=source.records.step,
+        tokens=source.records.tokens,
+        weights=source.weights,
+        moments=source.moments,
+        tokenizer=source.tokenizer.encode(),
+        manifest_sha256=source.records.manifest_sha256,
+        versions={"framework": "weights.convert"},
+    )
 
 
 def refuse_other_step(source: Source, folder: Path) -> None:
