@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from benchmarks.rows import Row
 from benchmarks.timing import Clock, seconds, spread
+from data_prep.clean import Cleaning, cleaner
+from data_prep.dedup import first_occurrences
 from data_prep.encode import encode_rows, write_shards
 from data_prep.sources import open_source
-from data_prep.spool import split_rows, spool_rows
+from data_prep.spool import spool_rows
 from data_prep.train_tokenizer import train_tokenizer
 from gpt_core.errors import InputError
 
@@ -25,15 +25,16 @@ def measure(trials: int, clock: Clock, copies: int = COPIES) -> list[Row]:
     raw = list(source.rows()) * copies
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        spool = spool_rows(raw, "drop-words", folder)
-        rows = list(split_rows(spool, np.zeros(spool.rows, dtype=bool), wanted=False)) * copies
+        clean = cleaner(Cleaning())
+        spool = spool_rows(raw, clean, folder)
+        rows = list(spool.texts(first_occurrences(spool.hashes))) * copies
         tokenizer = train_tokenizer(rows, VOCAB_SIZE)
         encoded = encode_rows(tokenizer, rows, folder / "tokens", folder / "ends")
         if encoded.counts.tokens < SHARDS:
             raise InputError("the embedded sample is empty: restore data_prep/sample")
         stages: dict[str, tuple[int, Callable[[], object]]] = {
             "reading": (len(raw) // copies, lambda: list(source.rows())),
-            "cleaning": (len(raw), lambda: spool_rows(raw, "drop-words", folder)),
+            "cleaning": (len(raw), lambda: spool_rows(raw, clean, folder)),
             "tokenizer": (len(rows), lambda: train_tokenizer(rows, VOCAB_SIZE)),
             "encoding": (len(rows), lambda: encode_rows(tokenizer, rows, folder / "tokens", folder / "ends")),
             "shards": (len(rows), lambda: write_shards(encoded, "train", SHARDS, folder)),

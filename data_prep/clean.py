@@ -1,152 +1,121 @@
-"""Cleaning: small pure functions from text to text, applied in a fixed order; cleaning a clean row changes nothing."""
+"""Cleaning a row: every rule in a fixed order until nothing changes, then the reasons for which a row is dropped."""
 
-import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from gpt_core.tokens import END_OF_TEXT
+from data_prep.latin import Latin, has_latin, remove_french_words, remove_latin_words
+from data_prep.rules import REQUIRED, RULES, has_letter
 
-Latin = Literal["drop-words", "drop-rows", "keep"]
-LATIN_CHOICES: tuple[Latin, ...] = ("drop-words", "drop-rows", "keep")
+Diacritics = Literal["keep", "remove"]
+DIACRITICS_CHOICES: tuple[Diacritics, ...] = ("keep", "remove")
+LATIN_RULE = "latin_words"
+CHANGES = (*RULES, LATIN_RULE)
+# Why a row is dropped while it is cleaned, in the order in which the reasons are looked for: a row has one.
+REASONS = {
+    "empty": "nothing but white space in the source",
+    "too_long": "more characters than any comment or transcript has",
+    "restless": "rules still changed it after several passes: a row made to confuse them",
+    "no_letters": "no letter left once links, handles and marks were removed",
+    "latin": "only words in Latin script that --latin drops, or any such word with --latin drop-rows",
+    "few_letters": "a single letter, or hardly any letters among digits and marks",
+}
+MAX_CHARACTERS = 1_000_000
+PASSES = 4
+"""How often the rules may be applied to a row; each pass but the last changes it. Two do for nearly every row."""
+MIN_LETTERS = 2
+MIN_LETTER_SHARE = 0.25
+"""Letters among the characters that are neither white space nor emoji."""
 
-# Invisible or without meaning outside their document: controls, soft hyphen, fillers, zero-width and bidi marks,
-# surrogates, tags, and the replacement character that broken decoding leaves. ZWNJ (200C) is among them: Persian spells
-# with it, Darija does not, so here it is debris that would give one word two spellings. White space is
-# not here (it is folded), nor is ZWJ (200D), which joins emoji.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b\u200c\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffd\ud800-\udfff\U000e0000-\U000e0fff]"
-)
-_EMOJI = "\u2194\u2195\u2600-\u27bf\u2b1b\ufe0f\U0001f000-\U0001faff"
-_STRAY_JOINER = re.compile(f"(?<![{_EMOJI}])\u200d|\u200d(?![{_EMOJI}])")
-_SPACE = re.compile(r"\s+")
-_WORD = re.compile(r"\S+")
-# Every pattern below can start in few places only, so that one endless word costs linear time.
-_URL = re.compile(
-    r"(?:https?://|(?<![\w.-])www\.)\S*"
-    r"|(?<![a-z0-9@.-])[a-z0-9][a-z0-9.-]*\.(?:(?:com|net|org|info|dz|fr)(?=/|\s|$|https?://)|(?:be|co|gl|io|ly|ma|me|tn|tv)(?=/))\S*",
-    re.IGNORECASE,
-)
-_HANDLE = re.compile(r"(?:(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+)?@\w[\w.-]*")
-# Letters of the Latin script, with IPA, full-width and the "fancy" mathematical and enclosed alphabets of social media.
-_LATIN = (
-    "A-Za-zªºÀ-ÖØ-öø-ʯᴀ-ᴥᴬ-ᵥᵫ-ᶿḀ-ỿⁱⁿₐ-ₜⒶ-ⓩⱠ-ⱿꜢ-ꞿꟂ-ꟿꬰ-ꭤﬀ-ﬆＡ-Ｚａ-ｚ"
-    "\U0001d400-\U0001d6a5\U0001f130-\U0001f149\U0001f150-\U0001f169\U0001f170-\U0001f189"
-)
-_LATIN_LETTER = re.compile(f"[{_LATIN}]")
-_LATIN_RUN = re.compile(f"[{_LATIN}0-9'’_\u0300-\u036f-]+")
-_TATWEEL = "ـ"  # a letter to Unicode that only stretches a word
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What is done to a row: words in Latin script, diacritics, and the rules that are left out."""
+
+    latin: Latin = "drop-words"
+    diacritics: Diacritics = "keep"
+    skip: frozenset[str] = frozenset()
+
+    def rules(self) -> tuple[tuple[str, Callable[[str], str]], ...]:
+        """(name, rule) in the order of application, without the Latin rule."""
+        left_out = self.skip - REQUIRED
+        if self.diacritics == "keep":
+            left_out |= {"diacritics"}
+        return tuple((name, rule) for name, rule in RULES.items() if name not in left_out)
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A row after cleaning: its text, the reason it is dropped for (None: kept), and the rules that changed it."""
+    """A row after cleaning: its text, the reason it is dropped for (None: kept), the rules that changed it, and its text
+    before words in Latin script were removed."""
 
     text: str
     dropped: str | None
     changed: tuple[str, ...]
+    whole: str
 
 
-def strip_invisible(text: str) -> str:
-    """Removes control, bidi, zero-width and surrogate characters: "وا\\u200fش" -> "واش"."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
+def cleaner(cleaning: Cleaning) -> Callable[[str], Cleaned]:
+    """The function that cleans a row: `clean_row` with its rules looked up once."""
+    return partial(clean_row, cleaning=cleaning, rules=cleaning.rules())
 
 
-def compose(text: str) -> str:
-    """Unicode NFC, so that one letter has one spelling: "e\\u0301" -> "é"."""
-    return unicodedata.normalize("NFC", text)
+def clean_row(row: str, cleaning: Cleaning, rules: tuple[tuple[str, Callable[[str], str]], ...] | None = None) -> Cleaned:
+    """Applies every rule in order, again while something changes: cleaning a clean row changes nothing.
 
-
-def fold_space(text: str) -> str:
-    """One space for any white space, line ends included, none at the ends: " واش\\n  راك" -> "واش راك"."""
-    return _SPACE.sub(" ", text).strip(" ")
-
-
-def remove_end_of_text(text: str) -> str:
-    """Removes the string that marks row ends in the token stream: "واش<|endoftext|>" -> "واش"."""
-    return fold_space(text.replace(END_OF_TEXT, " ")) if END_OF_TEXT in text else text
-
-
-def remove_urls(text: str) -> str:
-    """Removes links up to the next space, with or without a scheme: "شوف https://t.co/x هنا" -> "شوف هنا"."""
-    return _remove(_URL, text)
-
-
-def remove_handles(text: str) -> str:
-    """Removes @handles and e-mail addresses: "صحا @kamel_dz خويا" -> "صحا خويا"."""
-    return _remove(_HANDLE, text) if "@" in text else text
-
-
-def remove_latin_words(text: str) -> str:
-    """Removes words with Latin letters and the digits glued to them; what else a mixed word holds stays.
-
-    "واش bien راك 3lach" -> "واش راك", "مطعمpizza" -> "مطعم".
+    A kept row has a letter and no line end. Removing one thing can bring another together ("0550 http://x 123456"), which
+    is why one pass is not enough.
     """
-    if not has_latin(text):
-        return text
-    return fold_space(_WORD.sub(_without_latin, text))
+    rules = cleaning.rules() if rules is None else rules
+    if not row or row.isspace():
+        return Cleaned("", "empty", ("space",) if row else (), "")
+    if len(row) > MAX_CHARACTERS:
+        return Cleaned("", "too_long", (), "")
+    text, changed, whole = row, dict[str, None](), ""
+    for _ in range(PASSES):
+        before = text
+        for name, rule in rules:
+            text, was = rule(text), text
+            if text != was:
+                changed[name] = None
+        whole = whole or text
+        text, was = _LATIN[cleaning.latin](text), text
+        if text != was:
+            changed[LATIN_RULE] = None
+        if text == before:
+            return Cleaned(text, _reason(text, cleaning, LATIN_RULE in changed), tuple(changed), whole)
+    return Cleaned("", "restless", tuple(changed), "")
 
 
-def has_latin(text: str) -> bool:
-    """Whether a letter of the Latin script is in the text: "راني f la maison" -> True."""
-    return _LATIN_LETTER.search(text) is not None
+def few_letters(text: str) -> bool:
+    """Whether letters are next to none: "ا 1 2 3 4 5 6 7 8", "ه". Emoji do not count against a row."""
+    letters = others = 0
+    for character in text:
+        if character.isalpha():
+            letters += 1
+        elif character < "\u2190" and character != " ":
+            others += 1
+    return letters < MIN_LETTERS or letters < MIN_LETTER_SHARE * (letters + others)
 
 
-def has_letter(text: str) -> bool:
-    """Whether a letter of any script is in the text: "👍 100 !" -> False."""
-    return any(character.isalpha() and character != _TATWEEL for character in text)
-
-
-RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("invisible", strip_invisible),
-    ("unicode_nfc", compose),
-    ("space", fold_space),
-    ("end_of_text", remove_end_of_text),
-    ("urls", remove_urls),
-    ("handles", remove_handles),
-)
-LATIN_RULE = "latin_words"
-CHANGES = (*(name for name, _ in RULES), LATIN_RULE)
-# Why a row is dropped while it is cleaned, in the order in which the reasons are looked for: a row has one.
-REASONS = {
-    "empty": "nothing but white space in the source",
-    "no_letters": "no letter left once links, handles and marks were removed",
-    "latin": "only words in Latin script, or any such word with --latin drop-rows",
-}
-
-
-def clean_row(row: str, latin: Latin) -> Cleaned:
-    """Applies every rule in order, then decides whether the row is kept. A kept row has a letter and no line end."""
-    text, changed = row, []
-    for name, rule in RULES:
-        before, text = text, rule(text)
-        if text != before:
-            changed.append(name)
-    dropped = None
+def _reason(text: str, cleaning: Cleaning, latin_removed: bool) -> str | None:
     if not has_letter(text):
-        dropped = "no_letters" if row.strip() else "empty"
-    elif latin == "drop-rows":
-        dropped = "latin" if has_latin(text) else None
-    elif latin == "drop-words" and has_latin(text):
-        text = remove_latin_words(text)
-        changed.append(LATIN_RULE)
-        dropped = None if has_letter(text) else "latin"
-    return Cleaned(text, dropped, tuple(changed))
+        return "latin" if latin_removed else "no_letters"
+    if cleaning.latin == "drop-rows" and has_latin(text):
+        return "latin"
+    if "few_letters" not in cleaning.skip and few_letters(text):
+        return "few_letters"
+    return None
 
 
-def _remove(pattern: re.Pattern[str], text: str) -> str:
-    without = pattern.sub(" ", text)
-    return text if without == text else fold_space(without)
+def _unchanged(text: str) -> str:
+    return text
 
 
-def _without_latin(word: re.Match[str]) -> str:
-    whole = word.group()
-    if not has_latin(whole):
-        return whole
-    rest = _LATIN_RUN.sub(lambda run: " " if has_latin(run.group()) else run.group(), whole)
-    # A word's own punctuation goes with it: "bien!" leaves nothing, not "!".
-    return rest if has_letter(rest) else " "
+_LATIN: dict[Latin, Callable[[str], str]] = {
+    "drop-words": remove_latin_words,
+    "drop-french": remove_french_words,
+    "drop-rows": _unchanged,
+    "keep": _unchanged,
+}

@@ -4,10 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.clean import LATIN_CHOICES
+from data_prep.clean import DIACRITICS_CHOICES
+from data_prep.latin import LATIN_CHOICES
 from data_prep.pipeline import Options, prepare
-from data_prep.report import report, summary
+from data_prep.rules import REQUIRED, RULES
 from data_prep.sources import open_source
+from data_prep.spool import LATER
+from data_prep.summary import report, summary
 from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
 from gpt_core.cli import Parser
 from gpt_core.dataset import MANIFEST
@@ -17,6 +20,9 @@ from gpt_core.tokens import load_tokenizer, token_table
 
 MIN_SHARDS, MAX_SHARDS = 2, 1000
 MIN_VAL_FRACTION, MAX_VAL_FRACTION = 0.001, 0.5
+MAX_TEST_FRACTION = 0.3
+SKIPPABLE = (*(rule for rule in RULES if rule not in REQUIRED and rule != "diacritics"), "few_letters", *LATER)
+"""Rules and reasons that --skip-rules may name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +52,15 @@ def parser() -> Parser:
         "--latin",
         choices=LATIN_CHOICES,
         default="drop-words",
-        help="words with Latin letters (French, Arabizi): drop the words, drop the rows that have one, or keep them",
+        help="words with Latin letters (French, Arabizi): drop the words, drop the French ones only, drop the rows that "
+        "have one, or keep them",
+    )
+    made.add_argument("--diacritics", choices=DIACRITICS_CHOICES, default="keep", help="Arabic vowel signs")
+    made.add_argument(
+        "--skip-rules",
+        default="",
+        metavar="NAME,...",
+        help=f"cleaning rules and reasons to drop a row that are left out: {', '.join(SKIPPABLE)}",
     )
     made.add_argument(
         "--vocab-size", type=int, default=10_000, metavar="N", help="tokens in all, bytes and <|endoftext|> included"
@@ -57,9 +71,12 @@ def parser() -> Parser:
         metavar="FILE",
         help="encode with this tokenizer.json instead of training one, to go on from a model that has it (--init-from)",
     )
-    made.add_argument("--shards", type=int, default=20, metavar="N", help="token files in all, both splits")
+    made.add_argument("--shards", type=int, default=20, metavar="N", help="token files of train and val in all")
     made.add_argument("--val-fraction", type=float, default=0.1, metavar="X", help="share of rows for validation")
-    made.add_argument("--seed", type=int, default=1337, metavar="N", help="decides which blocks of rows are for validation")
+    made.add_argument(
+        "--test-fraction", type=float, default=0.05, metavar="X", help="share of rows for the test split; 0 for none"
+    )
+    made.add_argument("--seed", type=int, default=1337, metavar="N", help="decides which blocks of rows are held out")
     made.add_argument("--overwrite", action="store_true", help="replace the dataset in --out")
     return made
 
@@ -73,9 +90,18 @@ def checked_options(args: argparse.Namespace) -> Options:
         raise InputError(f"--shards {args.shards}: expected {MIN_SHARDS} to {MAX_SHARDS}, at least one for each split")
     if not MIN_VAL_FRACTION <= args.val_fraction <= MAX_VAL_FRACTION:
         raise InputError(f"--val-fraction {args.val_fraction:g}: expected {MIN_VAL_FRACTION} to {MAX_VAL_FRACTION}")
+    if args.test_fraction != 0 and not MIN_VAL_FRACTION <= args.test_fraction <= MAX_TEST_FRACTION:
+        expected = f"0 or {MIN_VAL_FRACTION} to {MAX_TEST_FRACTION}"
+        raise InputError(f"--test-fraction {args.test_fraction:g}: expected {expected}")
+    skipped = tuple(dict.fromkeys(name for name in args.skip_rules.split(",") if name))
+    for name in skipped:
+        if name not in SKIPPABLE:
+            raise InputError(f"--skip-rules {name}: no such rule; expected some of {','.join(SKIPPABLE)}")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected 0 or more")
-    return Options(args.latin, vocab_size, args.shards, args.val_fraction, args.seed)
+    return Options(
+        args.latin, args.diacritics, skipped, vocab_size, args.shards, args.val_fraction, args.test_fraction, args.seed
+    )
 
 
 def known_size(tokenizer: Path) -> int:

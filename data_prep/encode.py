@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from gpt_core.dataset import TEST_FILE
 from gpt_core.errors import InputError
 from gpt_core.files import naming, sha256
 from gpt_core.shards import write_shard
@@ -105,3 +106,11 @@ def write_shards(encoded: Encoded, split: str, shards: int, folder: Path) -> lis
         write_shard(path, tokens[start:end])
         entries.append({"file": path.name, "split": split, "tokens": int(end - start), "sha256": sha256(path)})
     return entries
+
+
+def write_test(encoded: Encoded, folder: Path) -> dict[str, Any]:
+    """Writes the test split, one shard in a folder of its own, and returns its manifest entry."""
+    path = folder / TEST_FILE
+    path.parent.mkdir()
+    write_shard(path, np.memmap(encoded.tokens, dtype="<u2", mode="r"))
+    return {"file": TEST_FILE, "tokens": encoded.counts.tokens, "sha256": sha256(path)}

@@ -1,4 +1,4 @@
-"""The whole preparation: source -> clean rows -> split -> tokenizer -> shards -> manifest, complete or absent."""
+"""The whole preparation: source -> clean rows -> splits -> tokenizer -> shards -> manifest, complete or absent."""
 
 import json
 import shutil
@@ -6,19 +6,30 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
-from data_prep.clean import Latin
-from data_prep.encode import Counts, encode_rows, shard_counts, write_shards
+import numpy as np
+from tokenizers import Tokenizer
+
+from data_prep.clean import Cleaning, Diacritics, cleaner
+from data_prep.encode import Encoded, encode_rows, shard_counts, write_shards, write_test
+from data_prep.latin import Latin
+from data_prep.selection import Selection, select_rows
 from data_prep.sources import Source
-from data_prep.split import validation_mask
-from data_prep.spool import Spool, split_rows, spool_rows
+from data_prep.spool import Spool, spool_rows
+from data_prep.statistics import FERTILITY_EDGES, LENGTH_EDGES, Watch, WordCounter, histogram
 from data_prep.train_tokenizer import train_tokenizer
-from gpt_core.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TOKENIZER, open_dataset
+from gpt_core.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TOKENIZER, open_dataset, open_test
 from gpt_core.errors import InputError
-from gpt_core.files import checksum, naming, new_folder, sha256, write_text
+from gpt_core.files import new_folder, sha256, write_text
 from gpt_core.progress import bar
 from gpt_core.tokens import load_tokenizer
+
+REPORT = "report.json"
+"""Beside the manifest: what python -m data_prep.report shows. It holds samples of the rows; nothing else reads it."""
+MAX_RUNS = 100_000
+"""Runs of rows of one source that the manifest lists; a source with more has its parts mixed row by row."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,10 +37,17 @@ class Options:
     """What decides the output together with the source; written into the manifest as it stands."""
 
     latin: Latin
+    diacritics: Diacritics
+    skip_rules: tuple[str, ...]
     vocab_size: int
     shards: int
     val_fraction: float
+    test_fraction: float
     seed: int
+
+    def cleaning(self) -> Cleaning:
+        """The part that concerns rows."""
+        return Cleaning(self.latin, self.diacritics, frozenset(self.skip_rules))
 
 
 def prepare(source: Source, out: Path, options: Options, tokenizer: Path | None = None) -> dict[str, Any]:
@@ -40,57 +58,92 @@ def prepare(source: Source, out: Path, options: Options, tokenizer: Path | None 
     with new_folder(out) as folder:
         with TemporaryDirectory(dir=folder, prefix="spool-") as spooled:
             manifest = _build(source, options, tokenizer, folder, Path(spooled))
-        manifest["checksum"] = checksum(manifest)
         write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
-        open_dataset(folder)
+        dataset = open_dataset(folder)
+        if options.test_fraction:
+            open_test(dataset)
     return manifest
 
 
 def _build(source: Source, options: Options, given: Path | None, folder: Path, spooled: Path) -> dict[str, Any]:
-    description = source.describe()
-    print("1/3 cleaning rows", flush=True)
-    spool = spool_rows(_bar(source.rows(), None, "cleaning"), options.latin, spooled)
+    description, watch = source.describe(), Watch()
+    print("1/4 cleaning rows", flush=True)
+    spool = spool_rows(_bar(source.rows(), None, "cleaning"), cleaner(options.cleaning()), spooled, watch)
     if spool.rows == 0:
         raise InputError(f"--source: no row is left of {spool.rows_read} after cleaning ({_reasons(spool)}); {_remedy(spool)}")
-    validation = validation_mask(spool.rows, options.val_fraction, options.seed)
-    sizes = {"train": int((~validation).sum()), "val": int(validation.sum())}
 
+    print(f"2/4 looking for duplicates among {spool.rows:,} rows", flush=True)
+    chosen = select_rows(spool, options.val_fraction, options.test_fraction, options.seed, frozenset(options.skip_rules))
+
+    words = WordCounter()
     if given is None:
-        print(f"2/3 training the tokenizer on {sizes['train']:,} training rows", flush=True)
-        tokenizer = train_tokenizer(split_rows(spool, validation, wanted=False), options.vocab_size)
-        with naming(folder / TOKENIZER):
-            tokenizer.save(str(folder / TOKENIZER))
+        print(f"3/4 training the tokenizer on {chosen.count('train'):,} training rows", flush=True)
+        tokenizer = train_tokenizer(spool.texts(chosen.of("train")), options.vocab_size)
+        tokenizer.save(str(folder / TOKENIZER))
     else:
-        print(f"2/3 taking the tokenizer {given}", flush=True)
+        print(f"3/4 taking the tokenizer {given}", flush=True)
         shutil.copyfile(given, folder / TOKENIZER)
         tokenizer = load_tokenizer(folder / TOKENIZER)
 
-    print(f"3/3 encoding {spool.rows:,} rows into {options.shards} shards", flush=True)
-    counts: dict[str, Counts] = {}
+    splits = (*SPLITS, "test") if options.test_fraction else SPLITS
+    print(f"4/4 encoding {sum(map(chosen.count, splits)):,} rows into {options.shards} shards", flush=True)
+    encoded = {split: _encode(tokenizer, spool, chosen, split, words) for split in splits}
     shards: list[dict[str, Any]] = []
     for split in SPLITS:
-        rows = _bar(split_rows(spool, validation, wanted=split == "val"), sizes[split], f"encoding {split}")
-        encoded = encode_rows(tokenizer, rows, spooled / f"{split}.tokens", spooled / f"{split}.ends")
-        counts[split] = encoded.counts
-        shards += write_shards(encoded, split, shard_counts(options.shards, options.val_fraction)[split], folder)
+        shards += write_shards(encoded[split], split, shard_counts(options.shards, options.val_fraction)[split], folder)
+    sources = {split: runs_of(spool.source_of(), chosen.of(split)) for split in splits} if spool.sources else {}
+    listed = sources and sum(map(len, sources.values())) <= MAX_RUNS
+    report = {
+        "format_version": FORMAT_VERSION,
+        "samples": watch.samples() | {"later": chosen.samples, "near": chosen.near_samples},
+        "near_duplicates": chosen.pairs,
+        "splits": {split: _shape(spool, chosen, encoded[split], split) for split in splits},
+        "length_edges": LENGTH_EDGES,
+        "fertility_edges": FERTILITY_EDGES,
+        "top_words": words.top(),
+    }
+    write_text(folder / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return {
         "format_version": FORMAT_VERSION,
         "source": description,
         "options": asdict(options),
-        "splits": {split: asdict(counts[split]) for split in SPLITS},
+        "splits": {split: asdict(encoded[split].counts) for split in splits},
         "rows_read": spool.rows_read,
-        "dropped": spool.dropped,
+        "dropped": spool.dropped | chosen.dropped,
         "changed": spool.changed,
+        "languages": watch.languages(),
         "tokenizer": {
             "file": TOKENIZER,
             "sha256": sha256(folder / TOKENIZER),
             "vocab_size": tokenizer.get_vocab_size(),
         },
         "shards": shards,
+        **({"test": write_test(encoded["test"], folder)} if options.test_fraction else {}),
+        **({"sources": {s: [[spool.sources[i], n] for i, n in runs] for s, runs in sources.items()}} if listed else {}),
     }
 
 
-def _bar(rows: Iterable[str], total: int | None, desc: str) -> Iterator[str]:
+def runs_of(source_of: np.ndarray, wanted: np.ndarray) -> list[tuple[int, int]]:
+    """(source, rows) of the wanted rows in their order, neighbours of one source together."""
+    found = np.asarray(source_of)[wanted].astype(np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])) if len(found) else np.empty(0, dtype=int)
+    return list(zip(found[starts].tolist(), np.diff([*starts, len(found)]).tolist(), strict=True))
+
+
+def _encode(tokenizer: Tokenizer, spool: Spool, chosen: Selection, split: str, words: WordCounter) -> Encoded:
+    rows = _bar(spool.texts(chosen.of(split)), chosen.count(split), f"encoding {split}")
+    if split == "train":
+        rows = words.through(rows)
+    return encode_rows(tokenizer, rows, spool.folder / f"{split}.tokens", spool.folder / f"{split}.ends")
+
+
+def _shape(spool: Spool, chosen: Selection, encoded: Encoded, split: str) -> dict[str, list[int]]:
+    words = spool.words()[chosen.of(split)]
+    tokens = np.diff(np.fromfile(encoded.row_ends, dtype=np.int64), prepend=0) - 1
+    return {"lengths": histogram(words, LENGTH_EDGES), "fertility": histogram(tokens / words, FERTILITY_EDGES)}
+
+
+def _bar(rows: Iterable[T], total: int | None, desc: str) -> Iterator[T]:
     with bar(rows, total=total, desc=desc, unit="row") as progress:
         yield from progress
 

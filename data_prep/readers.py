@@ -1,19 +1,26 @@
-"""Rows of text out of .parquet, .jsonl, .csv and .txt files, one at a time: a file may be larger than memory."""
+"""Rows of text out of .parquet, .jsonl, .csv and .txt files, one at a time: a file may be larger than memory.
+
+A row comes with its source: the value of a column `source` where the file has one, else None.
+"""
 
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import repeat
 from pathlib import Path
 
 from gpt_core.errors import InputError
 
 COLUMNS = ("Text", "text")
+SOURCE_COLUMN = "source"
 MAX_LINE_BYTES = 16 * 2**20
 PARQUET_BATCH_ROWS = 8192
 
+Row = tuple[str, str | None]
+"""The text and its source."""
 
-def read_rows(path: Path) -> Iterator[str]:
+
+def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file in file order; a missing value is an empty row. InputError names file, place and remedy."""
     if not path.exists():
         raise InputError(f"--source {path} does not exist: give an existing file, or hub, or sample")
@@ -50,12 +57,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise InputError(f"{place} is not UTF-8 (byte {error.start + 1} of the line): save it as UTF-8") from error
 
 
-def _txt_rows(path: Path) -> Iterator[str]:
+def _txt_rows(path: Path) -> Iterator[Row]:
     for _, line in _lines(path):
-        yield line.rstrip("\r\n")
+        yield line.rstrip("\r\n"), None
 
 
-def _jsonl_rows(path: Path) -> Iterator[str]:
+def _jsonl_rows(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -69,10 +76,11 @@ def _jsonl_rows(path: Path) -> Iterator[str]:
         column = find_column(row, place)
         if not isinstance(row[column], str):
             raise InputError(f"{place} has a {type(row[column]).__name__} in column '{column}': expected a string")
-        yield row[column]
+        source = row.get(SOURCE_COLUMN)
+        yield row[column], None if source is None else str(source)
 
 
-def _csv_rows(path: Path) -> Iterator[str]:
+def _csv_rows(path: Path) -> Iterator[Row]:
     # strict: a lenient reader would swallow the rest of the file after one unclosed quote, without a word
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
     try:
@@ -80,18 +88,19 @@ def _csv_rows(path: Path) -> Iterator[str]:
         if header is None:
             return
         index = header.index(find_column(header, f"--source {path} (comma-separated, header in line 1)"))
+        named = header.index(SOURCE_COLUMN) if SOURCE_COLUMN in header else None
         for row in reader:
             if not row:
                 continue
-            if len(row) <= index:
+            if len(row) <= max(index, named or 0):
                 place = f"--source {path}, line {reader.line_num}"
                 raise InputError(f"{place} has {len(row)} values, the header {len(header)}: check the commas there")
-            yield row[index]
+            yield row[index], None if named is None else row[named] or None
     except csv.Error as error:
         raise InputError(f"--source {path}, line {reader.line_num} is not CSV ({error}): check the quotes there") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[str]:
+def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,20 +111,19 @@ def _parquet_rows(path: Path) -> Iterator[str]:
             text = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
                 raise InputError(f"--source {path} has {kind} in column '{column}': expected strings")
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
-                yield from (value or "" for value in batch.column(0).to_pylist())
+            named = [SOURCE_COLUMN] if SOURCE_COLUMN in file.schema_arrow.names else []
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column, *named]):
+                texts = batch.column(column).to_pylist()
+                sources = batch.column(SOURCE_COLUMN).to_pylist() if named else repeat(None, len(texts))
+                for text, source in zip(texts, sources, strict=True):
+                    yield text or "", None if source is None else str(source)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"--source {path} is not a readable parquet file ({error}): download or write it again") from error
 
 
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".parquet": _parquet_rows,
     ".jsonl": _jsonl_rows,
     ".csv": _csv_rows,
     ".txt": _txt_rows,
 }
-
-
-def read_files(paths: Iterable[Path]) -> Iterator[str]:
-    """The rows of several files, one file after the other."""
-    return chain.from_iterable(read_rows(path) for path in paths)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.readers import find_column, read_files, read_rows
+from data_prep.readers import SOURCE_COLUMN, Row, find_column, read_rows
 from gpt_core.errors import InputError
 from gpt_core.files import sha256
 
@@ -21,12 +21,12 @@ SAMPLE_FOLDER = Path(__file__).parent / "sample"
 class Source:
     """A text source that was found readable.
 
-    `rows` reads it from the start; `describe` makes its entry in the manifest, where a file is known by its name and
-    hash, never by its place on this machine.
+    `rows` reads it from the start, each row with the name of its source (None: it has no parts); `describe` makes its
+    entry in the manifest, where a file is known by its name and hash, never by its place on this machine.
     """
 
     files: tuple[Path, ...]
-    rows: Callable[[], Iterator[str]]
+    rows: Callable[[], Iterator[Row]]
     describe: Callable[[], dict[str, Any]]
 
 
@@ -51,7 +51,13 @@ def _files(name: str, paths: Sequence[Path]) -> Source:
         entries = [{"file": _name(p), "sha256": sha256(p), "bytes": p.stat().st_size} for p in paths]
         return {"name": name, "files": entries}
 
-    return Source(tuple(paths), lambda: read_files(paths), describe)
+    def rows() -> Iterator[Row]:
+        for path in paths:
+            name = _name(path) if len(paths) > 1 else None
+            for text, source in read_rows(path):
+                yield text, source or name
+
+    return Source(tuple(paths), rows, describe)
 
 
 def _name(path: Path) -> str:
@@ -70,7 +76,7 @@ def _hub() -> Source:
     with _hub_errors():
         revision = HfApi().dataset_info(HUB_DATASET, timeout=HUB_TIMEOUT_S).sha
 
-    def rows() -> Iterator[str]:
+    def rows() -> Iterator[Row]:
         with _hub_errors():
             dataset = datasets.load_dataset(HUB_DATASET, split=HUB_SPLIT, revision=revision, streaming=True)
             yield from hub_rows(dataset)
@@ -80,12 +86,13 @@ def _hub() -> Source:
     )
 
 
-def hub_rows(dataset: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The text column of an iterable `datasets` dataset; a missing value is an empty row."""
+def hub_rows(dataset: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    """Text and source columns of an iterable `datasets` dataset; a missing value is an empty row, or no source."""
     column = None
     for row in dataset:
         column = column or find_column(row, f"--source hub ({HUB_DATASET})")
-        yield row[column] or ""
+        source = row.get(SOURCE_COLUMN)
+        yield row[column] or "", None if source is None else str(source)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Training and validation rows, parted by blocks of neighbours."""
+"""Training, validation and test rows, parted by blocks of neighbours."""
 
 import math
 
@@ -7,6 +7,11 @@ import numpy as np
 from gpt_core.errors import InputError
 
 MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 10, 500
+TRAIN, VAL, TEST = 0, 1, 2
+"""Splits as they stand in arrays; SPLIT_NAMES has their names."""
+SPLIT_NAMES = ("train", "val", "test")
+TEST_STREAM = 1
+"""Sets the draws of test blocks apart from those of validation blocks with the same seed."""
 
 
 def block_rows(rows: int) -> int:
@@ -31,16 +36,56 @@ def validation_blocks(blocks: int, val_fraction: float, seed: int) -> frozenset[
     return frozenset(b for k in range(strata) if (b := validation_block(k, val_fraction, seed)) < blocks)
 
 
-def validation_mask(rows: int, val_fraction: float, seed: int) -> np.ndarray:
-    """(rows,) bool: whether a row is for validation. Raises InputError where a split would be empty."""
+def block_for_test(stratum: int, val_fraction: float, test_fraction: float, seed: int) -> int | None:
+    """The block that stratum k, the blocks k / test_fraction to (k + 1) / test_fraction, gives to the test split.
+
+    It is drawn among those that validation leaves to training; None where it leaves none.
+    """
+    first, end = math.ceil(stratum / test_fraction), math.ceil((stratum + 1) / test_fraction)
+    free = [block for block in range(first, end) if not _is_validation(block, val_fraction, seed)]
+    drawn = np.random.default_rng([seed, stratum, TEST_STREAM]).random()
+    return free[int(drawn * len(free))] if free else None
+
+
+def blocks_for_test(blocks: int, val_fraction: float, test_fraction: float, seed: int) -> frozenset[int]:
+    """The test blocks among 0 to blocks - 1; like validation's, they stay when rows are added."""
+    drawn = (block_for_test(k, val_fraction, test_fraction, seed) for k in range(math.ceil(blocks * test_fraction)))
+    return frozenset(block for block in drawn if block is not None and block < blocks)
+
+
+def _is_validation(block: int, val_fraction: float, seed: int) -> bool:
+    # a block lies in one stratum, or in two where 1 / val_fraction is not whole
+    strata = {math.floor(block * val_fraction), math.floor((block + 1) * val_fraction)}
+    return any(validation_block(stratum, val_fraction, seed) == block for stratum in strata)
+
+
+def split_by_blocks(rows: int, val_fraction: float, test_fraction: float, seed: int) -> np.ndarray:
+    """(rows,) uint8: TRAIN, VAL or TEST. Raises InputError where a split would be empty."""
     size = block_rows(rows)
     blocks = -(-rows // size)
-    chosen = validation_blocks(blocks, val_fraction, seed)
-    for name, count in (("validation", len(chosen)), ("training", blocks - len(chosen))):
+    val = validation_blocks(blocks, val_fraction, seed)
+    test = blocks_for_test(blocks, val_fraction, test_fraction, seed) if test_fraction else frozenset[int]()
+    split_of = np.full(blocks, TRAIN, dtype=np.uint8)
+    split_of[list(val)], split_of[list(test)] = VAL, TEST
+    empty = f"no {{}} rows: {rows} rows are {blocks} blocks of {size};"
+    for name, count in (("validation", len(val)), ("training", blocks - len(val) - len(test))):
         if count == 0:
             needed = math.ceil(1 / val_fraction) * MIN_BLOCK_ROWS
             raise InputError(
-                f"--val-fraction {val_fraction:g} leaves no {name} rows: {rows} rows are {blocks} blocks of {size}; "
+                f"--val-fraction {val_fraction:g} leaves {empty.format(name)} "
                 f"give {needed} rows or more, or raise --val-fraction"
             )
-    return np.repeat([block in chosen for block in range(blocks)], size)[:rows]
+    if test_fraction and not test:
+        needed = math.ceil(1 / test_fraction) * MIN_BLOCK_ROWS
+        raise InputError(
+            f"--test-fraction {test_fraction:g} leaves {empty.format('test')} "
+            f"give {needed} rows or more, or --test-fraction 0 for no test split"
+        )
+    return np.repeat(split_of, size)[:rows]
+
+
+def split_by_rows(rows: int, val_fraction: float, test_fraction: float, seed: int) -> np.ndarray:
+    """(rows,) uint8, every row drawn for itself: what `data_prep.leakage` compares the blocks with, and nothing else uses."""
+    drawn = np.random.default_rng(seed).random(rows)
+    held_out = np.where(drawn < val_fraction, VAL, TEST)
+    return np.where(drawn < val_fraction + test_fraction, held_out, TRAIN).astype(np.uint8)

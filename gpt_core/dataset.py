@@ -17,6 +17,8 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SPLITS = ("train", "val")
+TEST_FILE = "test/darija_test_000.bin"
+"""The third split: in a folder of its own, where no loader and no pattern of file names meets it by accident."""
 REMEDY = "make the data with python -m data_prep --out DIR (or --source sample for the embedded corpus)"
 
 
@@ -91,8 +93,30 @@ def open_dataset(folder: Path) -> Dataset:
         for split in SPLITS
     }
     for split, stream in streams.items():
-        if len(stream) == 0:
-            raise InputError(f"--data {folder} has no tokens in its {split} split: {REMEDY}")
-        if int(stream.read(0, 1)[0]) != END_OF_TEXT_ID:
-            raise InputError(f"--data {folder} has a {split} split that does not begin with a row's {END_OF_TEXT}: {REMEDY}")
+        _check_beginning(folder, split, stream)
     return Dataset(folder, manifest, sha256(folder / MANIFEST), found, tokenizer, streams["train"], streams["val"])
+
+
+def open_test(dataset: Dataset) -> TokenStream:
+    """The test split, verified like the others; nothing opens it but `evaluate --split test`. Raises InputError."""
+    entry = dataset.manifest.get("test")
+    if entry is None:
+        raise InputError(
+            f"--split test: --data {dataset.folder} has none; make it with python -m data_prep --test-fraction 0.05"
+        )
+    try:
+        whole = entry["file"] == TEST_FILE and isinstance(entry["tokens"], int) and isinstance(entry["sha256"], str)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(f"{dataset.folder / MANIFEST} has a test entry that data_prep did not write: {REMEDY}")
+    stream = TokenStream([verified_shard(dataset.folder, entry, dataset.vocab_size)])
+    _check_beginning(dataset.folder, "test", stream)
+    return stream
+
+
+def _check_beginning(folder: Path, split: str, stream: TokenStream) -> None:
+    if len(stream) == 0:
+        raise InputError(f"--data {folder} has no tokens in its {split} split: {REMEDY}")
+    if int(stream.read(0, 1)[0]) != END_OF_TEXT_ID:
+        raise InputError(f"--data {folder} has a {split} split that does not begin with a row's {END_OF_TEXT}: {REMEDY}")

@@ -15,7 +15,7 @@ from gpt_core import checkpoint
 from gpt_core.bootstrap import CONFIDENCE, ratio_interval
 from gpt_core.checkpoint import Checkpoint
 from gpt_core.cli import Parser
-from gpt_core.dataset import MANIFEST, open_dataset
+from gpt_core.dataset import MANIFEST, open_dataset, open_test
 from gpt_core.errors import InputError
 from gpt_core.progress import bar
 from gpt_core.rows import read_row, row_starts
@@ -40,11 +40,12 @@ def parser(twin: str, devices: tuple[str, ...]) -> Parser:
     made = Parser(prog=f"python -m {twin}.evaluate", description="Bits per byte of a checkpoint; the last line is JSON.")
     made.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a run folder or a step_NNNNNN folder")
     source = made.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, metavar="DIR", help="dataset folder whose validation split is scored")
+    source.add_argument("--data", type=Path, metavar="DIR", help="dataset folder of which a split is scored")
     source.add_argument("--text", type=Path, metavar="FILE", help="UTF-8 text, scored as it stands, a row a line")
     made.add_argument(
         "--against", type=Path, metavar="DIR", help="another checkpoint, scored on the same rows: which of the two is better?"
     )
+    made.add_argument("--split", choices=("val", "test"), default="val", help="which split of --data; test is for the very end")
     made.add_argument("--device", choices=devices, default="auto", help="where to compute")
     return made
 
@@ -78,6 +79,8 @@ def load_source(path: Path, flag: str, args: argparse.Namespace) -> Source:
     loaded = checkpoint.load(checkpoint.find(path, flag), moments=False)
     tokenizer = load_tokenizer(loaded.folder / checkpoint.TOKENIZER)
     if args.text is not None:
+        if args.split == "test":
+            raise InputError("--split test is a split of --data DIR: leave it out with --text FILE")
         return Source(loaded, tokenizer, text_stream(args.text, tokenizer), ())
     dataset = open_dataset(args.data)
     if dataset.tokenizer_sha256 != loaded.tokenizer_sha256:
@@ -85,7 +88,8 @@ def load_source(path: Path, flag: str, args: argparse.Namespace) -> Source:
             f"--data {args.data} has the tokenizer {dataset.tokenizer_sha256[:12]}..., the checkpoint was trained with "
             f"{loaded.tokenizer_sha256[:12]}...: score the text itself with --text FILE"
         )
-    return Source(loaded, tokenizer, dataset.val, origins(dataset.manifest, "val", len(row_starts(dataset.val))))
+    tokens = dataset.val if args.split == "val" else open_test(dataset)
+    return Source(loaded, tokenizer, tokens, origins(dataset.manifest, args.split, len(row_starts(tokens))))
 
 
 def origins(manifest: dict[str, Any], split: str, rows: int) -> Sequence[tuple[str, int]]:
@@ -135,7 +139,7 @@ class RowScores:
 def evaluate(tokens: TokenStream, tokenizer: Tokenizer, block_size: int, token_nats: TokenNats) -> tuple[RowScores, Score]:
     """Both metrics over all of `tokens`: of each row alone, and of the packed stream."""
     if len(tokens) < 2:
-        raise InputError("there is nothing to score: a validation split of one token; give other --data, or --text FILE")
+        raise InputError("there is nothing to score: a split of one token; give other --data, or --text FILE")
     table = token_table(tokenizer)
     rows = score_every_row(tokens, table, block_size, token_nats)
     batch_size = max(1, TOKENS_PER_BATCH // block_size)

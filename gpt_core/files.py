@@ -123,7 +123,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         _empty(beside)
         try:
             yield beside
-            for file in sorted(beside.iterdir()):
+            for file in sorted(beside.rglob("*")):
                 flush_to_disk(file)
             flush_to_disk(beside)
             if path.exists():

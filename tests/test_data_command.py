@@ -3,18 +3,23 @@
 import json
 import os
 import random
+import re
+import shutil
 import struct
 import subprocess
 import sys
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_prep.command import main
-from data_prep.split import block_rows, validation_blocks
+from data_prep.split import block_rows, blocks_for_test, validation_blocks
 from gpt_core.cli import run
-from gpt_core.dataset import open_dataset
+from gpt_core.dataset import open_dataset, open_test
+from gpt_core.errors import InputError
 from gpt_core.files import sha256
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +31,7 @@ def corpus(rows, seed=0):
     """`rows` different rows of made-up words, each with its number in it."""
     draw = random.Random(seed)
     words = ["".join(draw.choices(LETTERS, k=draw.randint(2, 6))) for _ in range(300)]
+    words = [re.sub(r"(.)\1+", r"\1ا", word) for word in words]  # no stretched letters
     return [f"{' '.join(draw.choices(words, k=draw.randint(1, 12)))} {i}" for i in range(rows)]
 
 
@@ -37,7 +43,7 @@ def write(path, rows):
 def read_shards(folder, split):
     """The split's rows as lists of token ids, read with nothing but `struct`."""
     rows: list[list[int]] = []
-    for path in sorted(folder.glob(f"darija_{split}_*.bin")):
+    for path in sorted((folder / "test" if split == "test" else folder).glob(f"darija_{split}_*.bin")):
         raw = path.read_bytes()
         count = struct.unpack("<3i", raw[:12])[2]
         tokens = struct.unpack(f"<{count}H", raw[1024:])
@@ -51,7 +57,7 @@ def read_shards(folder, split):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +67,14 @@ def made(tmp_path_factory):
     kept = corpus(600)
     rows = [*kept[:300], "", "👍 !", "cava bien", kept[7], *kept[300:], f"{kept[5]} bien", "صحاااا @sara", "صحا!"]
     main(["--source", str(write(folder / "rows.txt", rows)), "--out", str(folder / "out"), *SMALL])
-    return [*kept, "صحاااا"], folder / "out", json.loads((folder / "out" / "manifest.json").read_text("utf-8"))
+    return [*kept, "صحاا"], folder / "out", json.loads((folder / "out" / "manifest.json").read_text("utf-8"))
 
 
 def test_folder_holds_the_contract_and_nothing_else(made):
     _, out, manifest = made
     shards = [f"darija_train_{i:03d}.bin" for i in range(4)] + ["darija_val_000.bin"]
-    assert sorted(path.name for path in out.iterdir()) == sorted([*shards, "manifest.json", "tokenizer.json"])
+    files = [*shards, "manifest.json", "report.json", "test/darija_test_000.bin", "tokenizer.json"]
+    assert sorted(contents(out)) == sorted(files)
     assert [shard["file"] for shard in manifest["shards"]] == shards
     assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -77,9 +84,12 @@ def test_manifest(made):
     assert manifest["format_version"] == 2
     assert manifest["options"] == {
         "latin": "drop-words",
+        "diacritics": "keep",
+        "skip_rules": [],
         "vocab_size": 400,
         "shards": 5,
         "val_fraction": 0.1,
+        "test_fraction": 0.05,
         "seed": 1337,
     }
     source = out.parent / "rows.txt"
@@ -87,7 +97,10 @@ def test_manifest(made):
         "name": "files",
         "files": [{"file": "rows.txt", "sha256": sha256(source), "bytes": source.stat().st_size}],
     }
-    assert manifest["dropped"] == {"empty": 1, "no_letters": 1, "latin": 1, "duplicate": 3}
+    dropped = {reason: count for reason, count in manifest["dropped"].items() if count}
+    assert dropped == {"empty": 1, "no_letters": 1, "latin": 1, "duplicate": 3}
+    later = ["duplicate", "spam", "near_duplicate", "leak"]
+    assert list(manifest["dropped"]) == ["empty", "too_long", "restless", "no_letters", "latin", "few_letters", *later]
     assert manifest["changed"]["handles"] == 1 and manifest["changed"]["latin_words"] == 2
     assert manifest["rows_read"] == 607
     splits = manifest["splits"].values()
@@ -95,10 +108,18 @@ def test_manifest(made):
     assert sum(s["words"] for s in splits) == sum(len(row.split()) for row in rows)
     assert sum(s["bytes"] for s in splits) == len("".join(rows).encode())
     assert sum(s["characters"] for s in splits) == len("".join(rows))
+    assert list(manifest["splits"]) == ["train", "val", "test"]
+    entries = [*manifest["shards"], manifest["test"] | {"split": "test"}]
     for name, split in manifest["splits"].items():
-        assert split["tokens"] == sum(s["tokens"] for s in manifest["shards"] if s["split"] == name)
+        assert split["tokens"] == sum(s["tokens"] for s in entries if s["split"] == name)
         assert split["tokens"] == sum(1 + len(row) for row in read_shards(out, name))
-    assert all(shard["sha256"] == sha256(out / shard["file"]) for shard in manifest["shards"])
+    assert all(shard["sha256"] == sha256(out / shard["file"]) for shard in entries)
+    arabic = [len(row.split()) - row[-1].isdigit() for row in rows]  # of the rows kept, and of three duplicates
+    assert manifest["languages"] == {
+        "words": {"arabic": sum(arabic) + arabic[7] + arabic[5] + 1, "french": 2, "arabizi": 1, "other": 0},
+        "rows": {"arabic": 604, "french": 1, "arabizi": 0, "other": 1},
+    }
+    assert "sources" not in manifest, "one file without a column source is one source"
     assert manifest["tokenizer"] == {
         "file": "tokenizer.json",
         "sha256": sha256(out / "tokenizer.json"),
@@ -109,15 +130,126 @@ def test_manifest(made):
 def test_shards_give_back_the_rows_in_blocks(made):
     rows, out, _ = made
     tokenizer = open_dataset(out).tokenizer
-    found = {split: [tokenizer.decode(row) for row in read_shards(out, split)] for split in ("train", "val")}
-    assert sorted(found["train"] + found["val"]) == sorted(rows)
-    validation = set(found["val"])
+    found = {split: [tokenizer.decode(row) for row in read_shards(out, split)] for split in ("train", "val", "test")}
+    assert sorted(found["train"] + found["val"] + found["test"]) == sorted(rows)
     size = block_rows(len(rows))
-    blocks = validation_blocks(-(-len(rows) // size), 0.1, 1337)
-    assert [row for i, row in enumerate(rows) if i // size in blocks] == found["val"]
-    runs = [len(list(run)) for is_val, run in groupby(row in validation for row in rows) if is_val]
-    assert len(rows) // size == 60 and len(runs) <= 6 and all(run % size == 0 for run in runs)
-    assert [row for row in rows if row not in validation] == found["train"]
+    blocks = {
+        "val": validation_blocks(-(-len(rows) // size), 0.1, 1337),
+        "test": blocks_for_test(-(-len(rows) // size), 0.1, 0.05, 1337),
+    }
+    for split, chosen in blocks.items():
+        assert [row for i, row in enumerate(rows) if i // size in chosen] == found[split]
+        runs = [len(list(run)) for held, run in groupby(row in set(found[split]) for row in rows) if held]
+        assert len(rows) // size == 60 and len(runs) <= 6 and all(run % size == 0 for run in runs)
+    assert [row for row in rows if row not in {*found["val"], *found["test"]}] == found["train"]
+
+
+def test_the_test_split_is_opened_only_when_asked_for(made, tmp_path):
+    """A broken test shard does not stop training; without one `open_test` says how to make it."""
+    rows, out, _ = made
+    copy = shutil.copytree(out, tmp_path / "copy")
+    stream = open_test(open_dataset(copy))
+    whole = stream.read(0, len(stream)).tolist()
+    assert whole == [token for row in read_shards(copy, "test") for token in (0, *row)]
+    path = copy / "test" / "darija_test_000.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(InputError, match=r"darija_test_000\.bin has SHA-256"):
+        open_test(open_dataset(copy))
+    path.unlink()
+    with pytest.raises(InputError, match="is missing"):
+        open_test(open_dataset(copy))
+    source = write(tmp_path / "rows.txt", rows)
+    main(["--source", str(source), "--out", str(tmp_path / "two"), *SMALL, "--test-fraction", "0"])
+    two = open_dataset(tmp_path / "two")
+    assert not (tmp_path / "two" / "test").exists() and list(two.manifest["splits"]) == ["train", "val"]
+    assert read_shards(tmp_path / "two", "val") != [] and "test" not in two.manifest
+    with pytest.raises(InputError, match=r"--split test: .* has none.*--test-fraction"):
+        open_test(two)
+
+
+@pytest.mark.parametrize(
+    "entry", [5, {}, {"file": "test/darija_test_000.bin"}, {"file": "../x", "tokens": 5, "sha256": "0" * 64}]
+)
+def test_a_test_entry_that_is_none(made, tmp_path, entry):
+    _, out, manifest = made
+    copy = shutil.copytree(out, tmp_path / "copy")
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"test": entry}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"manifest\.json has a test entry"):
+        open_test(open_dataset(copy))
+
+
+def test_sources_are_listed_in_row_order(tmp_path):
+    """Two files: runs add up to the rows of each split, and each row is of the source that the runs say."""
+    rows = corpus(400)
+    files = [str(write(tmp_path / "a.txt", rows[:250])), str(write(tmp_path / "b.txt", rows[250:]))]
+    main(["--source", *files, "--out", str(tmp_path / "out"), *SMALL])
+    dataset = open_dataset(tmp_path / "out")
+    for split, runs in dataset.manifest["sources"].items():
+        names = [name for name, count in runs for _ in range(count)]
+        kept = [dataset.tokenizer.decode(row) for row in read_shards(tmp_path / "out", split)]
+        assert names == ["a.txt" if rows.index(row) < 250 else "b.txt" for row in kept] and len(names) > 10
+        assert all(one != other for (one, _), (other, _) in pairwise(runs))
+    assert list(dataset.manifest["sources"]) == ["train", "val", "test"]
+    assert [name for name, _ in dataset.manifest["sources"]["train"]] == ["a.txt", "b.txt"]
+
+
+def test_a_column_source_is_listed_and_too_many_names_are_not(tmp_path):
+    rows = corpus(400)
+    for count, listed in ((3, True), (2000, False)):
+        table = pa.table({"Text": [f"{row} ج" for row in rows * 5], "source": [f"s{i % count}" for i in range(2000)]})
+        pq.write_table(table, tmp_path / "rows.parquet")
+        main(["--source", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / str(count)), *SMALL])
+        manifest = open_dataset(tmp_path / str(count)).manifest
+        assert ("sources" in manifest) == listed
+    sources = open_dataset(tmp_path / "3").manifest["sources"]
+    assert {name for runs in sources.values() for name, _ in runs} == {"s0", "s1", "s2"}
+
+
+def near(row, i):
+    """The same row with one letter more: 5 of its 40 or more runs of five letters are new."""
+    words = row.split()
+    words[i % len(words)] += "ڨ"
+    return " ".join(words)
+
+
+def test_near_duplicates_leave_train_and_leaks_leave_train(tmp_path):
+    """Rows of held-out blocks stay and their copies in train go; of two in train the first stays. Control: --skip-rules."""
+    rows = [f"{row} {other}" for row, other in zip(corpus(1000), corpus(1000, seed=9), strict=True)]
+    rows = [row for row in rows if len(row) > 60]
+    size = block_rows(len(rows))
+    held = validation_blocks(-(-len(rows) // size), 0.1, 1337) | blocks_for_test(-(-len(rows) // size), 0.1, 0.05, 1337)
+    is_held = [i // size in held for i in range(len(rows))]
+    train = [i for i, held_out in enumerate(is_held) if not held_out]
+    copied = [i for i, held_out in enumerate(is_held) if held_out][::5]
+    spots = train[10:400:7][: len(copied)]
+    for i, spot in zip(copied, spots, strict=False):
+        rows[spot] = near(rows[i], i)  # a copy of a held-out row
+    for spot in train[410:450:2]:
+        rows[spot] = near(rows[spot - 1], spot) if spot - 1 in train else rows[spot]  # one of the row before
+    source = str(write(tmp_path / "rows.txt", rows))
+    main(["--source", source, "--out", str(tmp_path / "clean"), *SMALL])
+    main(["--source", source, "--out", str(tmp_path / "all"), *SMALL, "--skip-rules", "near_duplicate,leak"])
+    dataset, control = open_dataset(tmp_path / "clean"), open_dataset(tmp_path / "all")
+    kept = {
+        split: {dataset.tokenizer.decode(row) for row in read_shards(tmp_path / "clean", split)}
+        for split in ("train", "val", "test")
+    }
+    assert kept["val"] | kept["test"] == {row for row, held_out in zip(rows, is_held, strict=True) if held_out}
+    pairs = list(zip(copied, spots, strict=False))
+    assert not kept["train"] & {rows[spot] for _, spot in pairs}
+    assert dataset.manifest["dropped"]["leak"] == len(pairs) >= 15
+    assert dataset.manifest["dropped"]["near_duplicate"] >= 10
+    assert control.manifest["dropped"]["leak"] == control.manifest["dropped"]["near_duplicate"] == 0
+    trained = {control.tokenizer.decode(row) for row in read_shards(tmp_path / "all", "train")}
+    assert {rows[spot] for _, spot in pairs} <= trained
+
+
+def test_rows_that_are_all_alike_leave_no_split(tmp_path, capsys):
+    rows = [f"واش راك خويا لاباس عليك رقم {i}" for i in range(300)]
+    source = str(write(tmp_path / "rows.txt", rows))
+    line = refused(["--source", source, "--out", str(tmp_path / "out"), *SMALL], capsys)
+    assert "nearly the same" in line and "--skip-rules near_duplicate,leak" in line
+    main(["--source", source, "--out", str(tmp_path / "out"), *SMALL, "--skip-rules", "near_duplicate,leak"])
 
 
 def test_no_path_of_this_machine_is_written(made):
@@ -137,7 +269,7 @@ def test_second_run_gives_the_same_bytes(made, tmp_path):
     assert contents(tmp_path / "again") == contents(out)
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["rows"] == 601 and figures["rows_read"] == 607 and figures["dropped"]["duplicate"] == 3
-    assert figures["tokens"] == figures["train_tokens"] + figures["val_tokens"]
+    assert figures["tokens"] == figures["train_tokens"] + figures["val_tokens"] + figures["test_tokens"]
     assert "says the same as an earlier row" in done.stdout
 
 
@@ -181,7 +313,7 @@ def test_latin_choices(tmp_path):
     for latin in ("drop-words", "drop-rows", "keep"):
         main(["--source", source, "--out", str(tmp_path / latin), "--latin", latin, *SMALL])
         dataset = open_dataset(tmp_path / latin)
-        tokens = read_shards(tmp_path / latin, "train") + read_shards(tmp_path / latin, "val")
+        tokens = [row for split in ("train", "val", "test") for row in read_shards(tmp_path / latin, split)]
         kept[latin] = [dataset.tokenizer.decode(row) for row in tokens]
     assert {latin: len(rows) for latin, rows in kept.items()} == {"drop-words": 400, "drop-rows": 200, "keep": 400}
     assert {latin: sum("bien" in row for row in rows) for latin, rows in kept.items()} == {
@@ -283,6 +415,10 @@ GOOD = "".join(f"{row}\n" for row in corpus(200)).encode()
         ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "0.6"], "--val-fraction 0.6"),
         ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "nan"], "--val-fraction nan"),
         ({"a.txt": GOOD}, ["--source", "a.txt", "--val-fraction", "0.001"], "leaves no validation rows"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--test-fraction", "0.5"], "--test-fraction 0.5: expected 0 or 0.001 to 0.3"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--test-fraction", "-1"], "--test-fraction -1: expected 0 or"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--skip-rules", "urls,space"], "--skip-rules space: no such rule"),
+        ({"a.txt": GOOD}, ["--source", "a.txt", "--diacritics", "some"], "invalid choice: 'some'"),
         ({"a.txt": GOOD}, ["--source", "a.txt", "--seed", "-1"], "--seed -1: expected 0 or more"),
         ({"a.txt": GOOD}, ["--source", "a.txt", "--latin", "maybe"], "invalid choice: 'maybe'"),
         ({"a.txt": GOOD}, ["--source", "a.txt", "--vocab", "500"], "unrecognized arguments: --vocab"),
@@ -313,8 +449,8 @@ def test_the_command_line_itself_refuses_and_helps(tmp_path):
     assert list(tmp_path.iterdir()) == []
     help_text = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert help_text.returncode == 0
-    flags = ("--source", "--out", "--latin", "--vocab-size", "--shards", "--val-fraction", "--seed", "--overwrite")
-    assert all(flag in help_text.stdout for flag in flags)
+    flags = "source out latin diacritics skip-rules vocab-size shards val-fraction test-fraction seed overwrite"
+    assert all(f"--{flag} " in help_text.stdout for flag in flags.split(" "))
 
 
 def test_importing_the_package_needs_no_framework_and_no_datasets():

@@ -7,10 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import readers
-from data_prep.readers import read_files, read_rows
+from data_prep.readers import read_rows
+from data_prep.sources import open_source
 from gpt_core.errors import InputError
 
 ROWS = ["واش راك", "سطر\nثاني", 'قال "صحا", وراح', "", "ça va"]
+
+
+def texts(path):
+    """The rows of a file without their sources, of which it has none."""
+    found = list(read_rows(path))
+    assert {source for _, source in found} <= {None}
+    return [text for text, _ in found]
 
 
 def parquet(path, column="Text", values=ROWS, **kind):
@@ -19,44 +27,65 @@ def parquet(path, column="Text", values=ROWS, **kind):
 
 
 def test_parquet(tmp_path):
-    assert list(read_rows(parquet(tmp_path / "a.parquet"))) == ROWS
-    assert list(read_rows(parquet(tmp_path / "b.parquet", "text", ["صحا", None]))) == ["صحا", ""]
-    assert list(read_rows(parquet(tmp_path / "c.PARQUET", type=pa.large_string()))) == ROWS
+    assert texts(parquet(tmp_path / "a.parquet")) == ROWS
+    assert texts(parquet(tmp_path / "b.parquet", "text", ["صحا", None])) == ["صحا", ""]
+    assert texts(parquet(tmp_path / "c.PARQUET", type=pa.large_string())) == ROWS
     words = pa.array(["صحا", "صحا"]).dictionary_encode()
     pq.write_table(pa.table({"Text": words}), tmp_path / "d.parquet")
-    assert list(read_rows(tmp_path / "d.parquet")) == ["صحا", "صحا"]
+    assert texts(tmp_path / "d.parquet") == ["صحا", "صحا"]
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_jsonl(tmp_path, ascii_only):
     lines = [json.dumps({"id": 1, "text": row}, ensure_ascii=ascii_only) for row in ROWS]
     (tmp_path / "a.jsonl").write_text("\ufeff" + "\n\n".join(lines) + "\n", encoding="utf-8")
-    assert list(read_rows(tmp_path / "a.jsonl")) == ROWS
+    assert texts(tmp_path / "a.jsonl") == ROWS
 
 
 def test_csv(tmp_path):
     quoted = "".join('{},"{}"\r\n'.format(i, row.replace('"', '""')) for i, row in enumerate(ROWS))
     (tmp_path / "a.csv").write_bytes(("\ufeffid,Text\r\n" + quoted + "\r\n").encode())
-    assert list(read_rows(tmp_path / "a.csv")) == ROWS
+    assert texts(tmp_path / "a.csv") == ROWS
 
 
 def test_txt(tmp_path):
     # U+2028 and a lone carriage return are white space inside a row, not its end
     (tmp_path / "a.txt").write_bytes("\ufeffواش راك\r\n\nسطر\u2028واحد\rفقط".encode())
-    assert list(read_rows(tmp_path / "a.txt")) == ["واش راك", "", "سطر\u2028واحد\rفقط"]
+    assert texts(tmp_path / "a.txt") == ["واش راك", "", "سطر\u2028واحد\rفقط"]
 
 
 def test_several_files_are_read_in_the_order_given(tmp_path):
+    """Each row has the name of its file, unless there is one file only."""
     for name in ("b", "a"):
         (tmp_path / f"{name}.txt").write_text(name)
-    assert list(read_files([tmp_path / "b.txt", tmp_path / "a.txt"])) == ["b", "a"]
+    paths = [str(tmp_path / f"{name}.txt") for name in ("b", "a")]
+    assert list(open_source(paths).rows()) == [("b", "b.txt"), ("a", "a.txt")]
+    assert list(open_source(paths[:1]).rows()) == [("b", None)]
+
+
+def test_a_column_source_names_the_source_of_each_row(tmp_path):
+    names = ["news", None, "forum"]
+    expected = list(zip(ROWS[:3], names, strict=True))
+    table = pa.table({"Text": ROWS[:3], "source": pa.array(names)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    lines = [json.dumps({"source": name, "Text": row}) for row, name in expected]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "a.csv").write_text('source,Text\nnews,واش راك\n,"سطر\nثاني"\nforum,"قال ""صحا"", وراح"\n', encoding="utf-8")
+    for name in ("a.parquet", "a.jsonl", "a.csv"):
+        assert list(read_rows(tmp_path / name)) == expected, name
+    (tmp_path / "b.txt").write_text("صحا")
+    both = open_source([str(tmp_path / "a.csv"), str(tmp_path / "b.txt")])
+    assert [source for _, source in both.rows()] == ["news", "a.csv", "forum", "b.txt"]
+    numbers = pa.table({"Text": ["ا", "ب"], "source": [1, 2]})
+    pq.write_table(numbers, tmp_path / "n.parquet")
+    assert list(read_rows(tmp_path / "n.parquet")) == [("ا", "1"), ("ب", "2")]
 
 
 def test_files_are_streamed(tmp_path):
     """The first rows arrive although the end of the file is broken."""
     (tmp_path / "a.txt").write_bytes("صحا\n".encode() * 5 + b"\xff")
     rows = read_rows(tmp_path / "a.txt")
-    assert [next(rows) for _ in range(5)] == ["صحا"] * 5
+    assert [next(rows) for _ in range(5)] == [("صحا", None)] * 5
     with pytest.raises(InputError, match=r"line 6 is not UTF-8 \(byte 1 of the line\)"):
         next(rows)
 

@@ -5,19 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.clean import REASONS
-from data_prep.spool import DUPLICATE
+from data_prep.spool import LATER
 from gpt_core.dataset import MANIFEST
 from gpt_core.files import sha256
 
-WHY = {**REASONS, DUPLICATE: "says the same as an earlier row"}
+WHY = {**REASONS, **LATER}
 WHAT = {
     "invisible": "invisible or broken characters removed",
+    "presentation_forms": "Arabic presentation forms made letters",
     "unicode_nfc": "letters composed (Unicode NFC)",
+    "diacritics": "vowel signs removed",
+    "tatweel": "tatweel removed",
     "space": "white space folded",
     "end_of_text": "<|endoftext|> removed",
+    "phones": "telephone numbers removed",
     "urls": "links removed",
-    "handles": "@handles and e-mail addresses removed",
-    "latin_words": "words in Latin script removed",
+    "emails": "e-mail addresses removed",
+    "handles": "@handles removed",
+    "elongation": "stretched letters folded",
+    "punctuation": "repeated punctuation folded",
+    "loops": "phrases repeated in a row written once",
+    "latin_words": "words in Latin script removed, all or the French ones",
 }
 
 
@@ -29,6 +37,9 @@ def report(manifest: dict[str, Any]) -> str:
     lines += [f"  dropped       {_share(count, read)}  {reason}: {WHY[reason]}" for reason, count in dropped.items()]
     lines += [f"  kept          {_share(kept, read)}", "rows changed by a rule, kept or not"]
     lines += [f"                {_share(count, read)}  {WHAT[rule]}" for rule, count in manifest["changed"].items()]
+    for unit, counts in manifest["languages"].items():
+        shares = ", ".join(f"{language} {count:,}" for language, count in counts.items())
+        lines.append(f"{unit} read by language: {shares}")
     for name, split in splits.items():
         lines.append(
             f"{name:<5} {split['rows']:>11,} rows {split['words']:>12,} words {split['bytes']:>13,} bytes "
@@ -54,6 +65,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         "tokens": sum(split["tokens"] for split in splits.values()),
         "train_tokens": splits["train"]["tokens"],
         "val_tokens": splits["val"]["tokens"],
+        "test_tokens": splits["test"]["tokens"] if "test" in splits else 0,
         "vocab_size": manifest["tokenizer"]["vocab_size"],
         "shards": len(manifest["shards"]),
         "manifest_sha256": sha256(out / MANIFEST),

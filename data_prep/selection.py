@@ -1,0 +1,93 @@
+"""Which clean rows are kept, and in which split each is: duplicates, spam, blocks, near-duplicates, in this order."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data_prep.dedup import first_occurrences
+from data_prep.near import NONE, Texts, find_near_duplicates
+from data_prep.spam import spam_rows
+from data_prep.split import SPLIT_NAMES, TEST, TRAIN, VAL, split_by_blocks
+from data_prep.spool import LATER, Spool
+from data_prep.statistics import SAMPLES, shown
+from gpt_core.errors import InputError
+
+DROPPED = 255
+"""Stands in `split_of` for no split."""
+RANK = {TEST: 0, VAL: 1, TRAIN: 2}
+"""Of two near-duplicates the one of the lower rank stays, so that nothing held out is also learnt."""
+
+
+@dataclass
+class Selection:
+    """`split_of` (rows,) uint8: the index of each row's split in SPLIT_NAMES, or DROPPED. `dropped` counts by reason.
+
+    `pairs` counts rows of a split with an earlier near-duplicate in a split; samples are for the report.
+    """
+
+    split_of: np.ndarray
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LATER, 0))
+    pairs: dict[str, dict[str, int]] = field(default_factory=dict)
+    samples: dict[str, list[Any]] = field(default_factory=dict)
+    near_samples: list[Any] = field(default_factory=list)
+
+    def of(self, split: str) -> np.ndarray:
+        """(rows,) bool: the rows of a split."""
+        return self.split_of == SPLIT_NAMES.index(split)
+
+    def count(self, split: str) -> int:
+        """Rows of a split."""
+        return int(np.count_nonzero(self.of(split)))
+
+
+def select_rows(
+    spool: Spool, val_fraction: float, test_fraction: float, seed: int, skip: frozenset[str] = frozenset()
+) -> Selection:
+    """Decides about every row of the spool, without the reasons in `skip`. Raises InputError where a split would be empty.
+
+    Blocks are cut after duplicates and spam are gone and before near-duplicates are, which leaves gaps in blocks but
+    moves no row into another split.
+    """
+    kept = np.ones(spool.rows, dtype=bool) if "duplicate" in skip else first_occurrences(spool.hashes)
+    gone = {"duplicate": ~kept}
+    if "spam" not in skip:
+        gone["spam"] = spam_rows(spool.runs, spool.words(), kept)
+        kept &= ~gone["spam"]
+    chosen = Selection(np.full(spool.rows, DROPPED, dtype=np.uint8))
+    chosen.split_of[kept] = split_by_blocks(int(np.count_nonzero(kept)), val_fraction, test_fraction, seed)
+    if not {"near_duplicate", "leak"} <= skip:
+        gone |= _without_near_duplicates(spool, chosen, skip)
+    with Texts(spool) as texts:
+        for reason, rows in gone.items():
+            chosen.dropped[reason] = int(np.count_nonzero(rows))
+            positions = np.flatnonzero(rows)
+            spread = np.unique(np.linspace(0, len(positions) - 1, min(SAMPLES, len(positions))).astype(int))
+            chosen.samples[reason] = [shown(texts.row(int(row)))[0] for row in positions[spread]]
+    return chosen
+
+
+def _without_near_duplicates(spool: Spool, chosen: Selection, skip: frozenset[str]) -> dict[str, np.ndarray]:
+    """Takes near-duplicates out of their splits; which rows, by reason."""
+    ranks = np.full(spool.rows, NONE, dtype=np.uint8)
+    for split, rank in RANK.items():
+        ranks[chosen.split_of == split] = rank
+    found = find_near_duplicates(spool, ranks)
+    named = {rank: SPLIT_NAMES[split] for split, rank in RANK.items()}
+    for (own, other), count in sorted(found.pairs(ranks).items()):
+        chosen.pairs.setdefault(named[own], {})[named[other]] = count
+    gone = {"near_duplicate": found.rank == ranks, "leak": (found.rank < ranks) & (ranks != NONE)}
+    gone["near_duplicate"] &= ranks != NONE
+    with Texts(spool) as texts:
+        chosen.near_samples = [shown(texts.row(row), texts.row(earlier)) for row, earlier in found.examples]
+    gone = {reason: rows for reason, rows in gone.items() if reason not in skip}
+    for rows in gone.values():
+        before = {name: chosen.count(name) for name in SPLIT_NAMES}
+        chosen.split_of[rows] = DROPPED
+        for name, count in before.items():
+            if count and not chosen.count(name):
+                raise InputError(
+                    f"--source: the {count} rows of the {name} split are all nearly the same as others; give more rows, or "
+                    "pass --skip-rules near_duplicate,leak to keep them"
+                )
+    return gone

@@ -1,0 +1,110 @@
+"""What the report shows and neither shards nor manifest hold: languages, lengths, frequent words, samples. Memory bounded."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from data_prep.clean import Cleaned
+from data_prep.latin import count_languages
+from data_prep.rules import mask_private
+
+LANGUAGES = ("arabic", "french", "arabizi", "other")
+SAMPLES = 8
+"""Rows shown for each reason and each rule."""
+SAMPLE_CHARACTERS = 240
+TOP_WORDS = 50
+MAX_COUNTED = 2**18
+"""Different words that are counted at a time; beyond, those seen least are forgotten."""
+LENGTH_EDGES = (1, 2, 3, 5, 9, 17, 33, 65, 129)
+"""Words a row: 1, 2, 3-4, 5-8, ... 129 and more."""
+FERTILITY_EDGES = tuple(round(1 + 0.2 * i, 1) for i in range(16))
+"""Tokens a word of a row: from 1 to 4 and more."""
+
+
+class Sample:
+    """At most SAMPLES items, spread evenly over all that were offered, and the same in every run: those of lowest CRC-32."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Any]] = []
+        self._offered = 0
+
+    def offer(self, key: str, item: Any) -> None:
+        """Takes the item if its key's CRC is among the lowest."""
+        self._offered += 1
+        rank = -crc32(key[:SAMPLE_CHARACTERS].encode("utf-8", "replace"))
+        if len(self._heap) < SAMPLES:
+            heapq.heappush(self._heap, (rank, self._offered, item))
+        elif rank > self._heap[0][0]:
+            heapq.heapreplace(self._heap, (rank, self._offered, item))
+
+    def items(self) -> list[Any]:
+        """The items in the order in which they were offered."""
+        return [item for _, _, item in sorted(self._heap, key=lambda entry: entry[1])]
+
+
+class Watch:
+    """Looks on while rows are cleaned."""
+
+    def __init__(self) -> None:
+        self.words: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
+        self.dropped: dict[str, Sample] = {}
+        self.changed: dict[str, Sample] = {}
+
+    def __call__(self, row: str, cleaned: Cleaned) -> None:
+        """Counts a row, and keeps it as a sample if its turn comes."""
+        if cleaned.whole:
+            counts = count_languages(cleaned.whole)
+            self.words.update(counts)
+            self.rows[max(LANGUAGES, key=lambda language: counts[language]) if counts else "other"] += 1
+        if cleaned.dropped:
+            self.dropped.setdefault(cleaned.dropped, Sample()).offer(row, [row, cleaned.text])
+        for rule in cleaned.changed:
+            self.changed.setdefault(rule, Sample()).offer(row, [row, cleaned.text])
+
+    def languages(self) -> dict[str, dict[str, int]]:
+        """Words by language, and rows by that of most of their words, of all rows read that hold text."""
+        return {name: {k: counts[k] for k in LANGUAGES} for name, counts in (("words", self.words), ("rows", self.rows))}
+
+    def samples(self) -> dict[str, dict[str, list[list[str]]]]:
+        """[row as it was, row after cleaning] by reason and by rule, cut short, private parts masked."""
+        return {
+            name: {key: [shown(*item) for item in sample.items()] for key, sample in sorted(kinds.items())}
+            for name, kinds in (("dropped", self.dropped), ("changed", self.changed))
+        }
+
+
+class WordCounter:
+    """Counts words as rows pass through, in bounded memory: counts of frequent words are exact, or a little low."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._floor = 1
+
+    def through(self, rows: Iterable[str]) -> Iterator[str]:
+        """The same rows."""
+        for row in rows:
+            self.counts.update(row.split(" "))
+            while len(self.counts) > MAX_COUNTED:
+                self.counts = Counter({word: count for word, count in self.counts.items() if count > self._floor})
+                self._floor += len(self.counts) > MAX_COUNTED // 2
+            yield row
+
+    def top(self) -> list[list[Any]]:
+        """[word, count], the most frequent first."""
+        return [[word, count] for word, count in sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:TOP_WORDS]]
+
+
+def histogram(values: np.ndarray, edges: tuple[float, ...]) -> list[int]:
+    """How many values lie in [edge, next edge), the last bin being open; values below the first edge are in the first."""
+    bins = np.maximum(np.searchsorted(np.asarray(edges), values, side="right") - 1, 0)
+    return np.bincount(bins, minlength=len(edges)).tolist()
+
+
+def shown(*texts: str) -> list[str]:
+    """Texts short enough to be shown, with what names a person masked."""
+    return [mask_private(text[:SAMPLE_CHARACTERS]) + ("…" if len(text) > SAMPLE_CHARACTERS else "") for text in texts]
