@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_prep.clean import DIACRITICS_CHOICES
 from data_prep.latin import LATIN_CHOICES
-from data_prep.pipeline import Options, prepare
+from data_prep.options import Options
+from data_prep.pipeline import prepare
 from data_prep.rules import REQUIRED, RULES
 from data_prep.sources import open_source
 from data_prep.spool import LATER

@@ -37,7 +37,7 @@ CLITIC = 2
 _ELIDED = re.compile(r"(?:[ldjcnstm]|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=.)")
 _PARTS = re.compile(r"['_-]+")
 _ACCENT = re.compile("[àâçèéêëîïôùûœ]")
-_MODEL = re.compile(r"[a-z]\d+[a-z]?|[a-z]{2}\d\d+|\d+[a-z]|\d\d+[a-z]+")
+_MODEL = re.compile(r"[a-z]\d+|[a-z]{1,2}\d\d+[a-z]?|\d+[a-z]|\d\d+[a-z]+")
 """A30, y7, 4g, 128ko: names of things and measures."""
 _ARABIZI_DIGIT = re.compile(r"[a-zé][235789]|[235789][a-zé]")
 _LAUGHTER = re.compile(r"h{2,}|(?:[hj][ae]){2,}h?|(?:kh){2,}|m+d+r+|lo+l")

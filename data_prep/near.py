@@ -50,9 +50,9 @@ class Found:
         return Counter(zip(ranks[hit].tolist(), self.rank[hit].tolist(), strict=True))
 
 
-def find_near_duplicates(spool: Spool, ranks: np.ndarray, bucket_rows: int = BUCKET_ROWS) -> Found:
+def find_near_duplicates(spool: Spool, ranks: np.ndarray, bucket_rows: int = BUCKET_ROWS, seed: int = SEED) -> Found:
     """Looks for each row's earlier near-duplicates. `ranks` (rows,) uint8 orders the rows, then their position does; a row
-    of rank NONE takes no part.
+    of rank NONE takes no part. `seed` draws the hash functions.
 
     Within a group that shares a band a row is compared with the first of the group and with the one before it, so the
     work is linear however many rows repeat. Memory: a byte or two a row, and some 100 bytes a row of one bucket.
@@ -61,7 +61,7 @@ def find_near_duplicates(spool: Spool, ranks: np.ndarray, bucket_rows: int = BUC
     if not np.any(ranks != NONE):
         return found
     with Texts(spool) as texts:
-        bands = write_bands(texts, ranks, spool.folder)
+        bands = write_bands(texts, ranks, spool.folder, seed)
         for band in bands:
             for earlier, later in _candidates(band, ranks, bucket_rows):
                 _compare(texts, ranks, earlier, later, found)
@@ -108,7 +108,7 @@ def shingles(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return hashes[inside], np.concatenate([[0], np.cumsum(counts)])
 
 
-def write_bands(texts: Texts, ranks: np.ndarray, folder: Path) -> list[Path]:
+def write_bands(texts: Texts, ranks: np.ndarray, folder: Path, seed: int) -> list[Path]:
     """A file a band of 8 bytes a row: equal where rows agree in that band of their signatures, 0 for rows without letters."""
     from rensa import RMinHash
 
@@ -121,7 +121,7 @@ def write_bands(texts: Texts, ranks: np.ndarray, folder: Path) -> list[Path]:
             values = np.zeros((BANDS, min(BATCH_ROWS, len(ranks) - first)), dtype="<u8")
             if len(hashes):
                 matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-                    hashes, offsets.astype(np.uint64), BANDS * BAND_SLOTS, SEED
+                    hashes, offsets.astype(np.uint64), BANDS * BAND_SLOTS, seed
                 )
                 signatures = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(chosen), BANDS, BAND_SLOTS)
                 folded = np.zeros((len(chosen), BANDS), dtype=np.uint64)

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_prep.clean import Cleaning, Diacritics, cleaner
+from data_prep.clean import cleaner
 from data_prep.encode import Encoded, encode_rows, shard_counts, write_shards, write_test
-from data_prep.latin import Latin
+from data_prep.options import Options
 from data_prep.selection import Selection, select_rows
 from data_prep.sources import Source
 from data_prep.spool import Spool, spool_rows
@@ -30,24 +30,6 @@ REPORT = "report.json"
 MAX_RUNS = 100_000
 """Runs of rows of one source that the manifest lists; a source with more has its parts mixed row by row."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides the output together with the source; written into the manifest as it stands."""
-
-    latin: Latin
-    diacritics: Diacritics
-    skip_rules: tuple[str, ...]
-    vocab_size: int
-    shards: int
-    val_fraction: float
-    test_fraction: float
-    seed: int
-
-    def cleaning(self) -> Cleaning:
-        """The part that concerns rows."""
-        return Cleaning(self.latin, self.diacritics, frozenset(self.skip_rules))
 
 
 def prepare(source: Source, out: Path, options: Options, tokenizer: Path | None = None) -> dict[str, Any]:
@@ -73,7 +55,7 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
         raise InputError(f"--source: no row is left of {spool.rows_read} after cleaning ({_reasons(spool)}); {_remedy(spool)}")
 
     print(f"2/4 looking for duplicates among {spool.rows:,} rows", flush=True)
-    chosen = select_rows(spool, options.val_fraction, options.test_fraction, options.seed, frozenset(options.skip_rules))
+    chosen = select_rows(spool, options)
 
     words = WordCounter()
     if given is None:

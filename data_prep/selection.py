@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 
 from data_prep.dedup import first_occurrences
-from data_prep.near import NONE, Texts, find_near_duplicates
+from data_prep.near import NONE, SEED, Found, Texts, find_near_duplicates
+from data_prep.options import Options
 from data_prep.spam import spam_rows
-from data_prep.split import SPLIT_NAMES, TEST, TRAIN, VAL, split_by_blocks
+from data_prep.split import SPLIT_NAMES, TEST, TRAIN, VAL, split_by_blocks, split_by_rows
 from data_prep.spool import LATER, Spool
 from data_prep.statistics import SAMPLES, shown
 from gpt_core.errors import InputError
 
 DROPPED = 255
 """Stands in `split_of` for no split."""
-RANK = {TEST: 0, VAL: 1, TRAIN: 2}
-"""Of two near-duplicates the one of the lower rank stays, so that nothing held out is also learnt."""
+ORDER = (TEST, VAL, TRAIN)
+"""Of two near-duplicates the one in the earlier of these splits stays, so that nothing held out is also learnt."""
 
 
 @dataclass
@@ -41,22 +42,22 @@ class Selection:
         return int(np.count_nonzero(self.of(split)))
 
 
-def select_rows(
-    spool: Spool, val_fraction: float, test_fraction: float, seed: int, skip: frozenset[str] = frozenset()
-) -> Selection:
-    """Decides about every row of the spool, without the reasons in `skip`. Raises InputError where a split would be empty.
+def select_rows(spool: Spool, options: Options) -> Selection:
+    """Decides about every row of the spool. Raises InputError where a split would be empty.
 
     Blocks are cut after duplicates and spam are gone and before near-duplicates are, which leaves gaps in blocks but
     moves no row into another split.
     """
+    skip = options.skip_rules
     kept = np.ones(spool.rows, dtype=bool) if "duplicate" in skip else first_occurrences(spool.hashes)
     gone = {"duplicate": ~kept}
     if "spam" not in skip:
         gone["spam"] = spam_rows(spool.runs, spool.words(), kept)
         kept &= ~gone["spam"]
     chosen = Selection(np.full(spool.rows, DROPPED, dtype=np.uint8))
-    chosen.split_of[kept] = split_by_blocks(int(np.count_nonzero(kept)), val_fraction, test_fraction, seed)
-    if not {"near_duplicate", "leak"} <= skip:
+    split = split_by_rows if options.split_by == "rows" else split_by_blocks
+    chosen.split_of[kept] = split(int(np.count_nonzero(kept)), options.val_fraction, options.test_fraction, options.seed)
+    if not {"near_duplicate", "leak"} <= set(skip):
         gone |= _without_near_duplicates(spool, chosen, skip)
     with Texts(spool) as texts:
         for reason, rows in gone.items():
@@ -67,19 +68,25 @@ def select_rows(
     return chosen
 
 
-def _without_near_duplicates(spool: Spool, chosen: Selection, skip: frozenset[str]) -> dict[str, np.ndarray]:
-    """Takes near-duplicates out of their splits; which rows, by reason."""
+def near_duplicates_of(
+    spool: Spool, split_of: np.ndarray, order: tuple[int, ...], seed: int = SEED
+) -> tuple[Found, np.ndarray]:
+    """What `find_near_duplicates` finds with the splits in `order`, the first of which keep their rows; and the ranks."""
     ranks = np.full(spool.rows, NONE, dtype=np.uint8)
-    for split, rank in RANK.items():
-        ranks[chosen.split_of == split] = rank
-    found = find_near_duplicates(spool, ranks)
-    named = {rank: SPLIT_NAMES[split] for split, rank in RANK.items()}
+    for rank, split in enumerate(order):
+        ranks[split_of == split] = rank
+    return find_near_duplicates(spool, ranks, seed=seed), ranks
+
+
+def _without_near_duplicates(spool: Spool, chosen: Selection, skip: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Takes near-duplicates out of their splits; which rows, by reason."""
+    found, ranks = near_duplicates_of(spool, chosen.split_of, ORDER)
     for (own, other), count in sorted(found.pairs(ranks).items()):
-        chosen.pairs.setdefault(named[own], {})[named[other]] = count
-    gone = {"near_duplicate": found.rank == ranks, "leak": (found.rank < ranks) & (ranks != NONE)}
-    gone["near_duplicate"] &= ranks != NONE
+        chosen.pairs.setdefault(SPLIT_NAMES[ORDER[own]], {})[SPLIT_NAMES[ORDER[other]]] = count
     with Texts(spool) as texts:
         chosen.near_samples = [shown(texts.row(row), texts.row(earlier)) for row, earlier in found.examples]
+    hit = found.rank != NONE
+    gone = {"near_duplicate": hit & (found.rank == ranks), "leak": hit & (found.rank < ranks)}
     gone = {reason: rows for reason, rows in gone.items() if reason not in skip}
     for rows in gone.values():
         before = {name: chosen.count(name) for name in SPLIT_NAMES}

@@ -91,6 +91,7 @@ def test_manifest(made):
         "val_fraction": 0.1,
         "test_fraction": 0.05,
         "seed": 1337,
+        "split_by": "blocks",
     }
     source = out.parent / "rows.txt"
     assert manifest["source"] == {

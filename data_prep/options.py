@@ -1,0 +1,31 @@
+"""The options of a preparation."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data_prep.clean import Cleaning, Diacritics
+from data_prep.latin import Latin
+
+SplitBy = Literal["blocks", "rows"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the output together with the source; written into the manifest as it stands.
+
+    `split_by` rows is what data_prep.leakage compares blocks with; no flag of data_prep sets it.
+    """
+
+    latin: Latin
+    diacritics: Diacritics
+    skip_rules: tuple[str, ...]
+    vocab_size: int
+    shards: int
+    val_fraction: float
+    test_fraction: float
+    seed: int
+    split_by: SplitBy = "blocks"
+
+    def cleaning(self) -> Cleaning:
+        """The part that concerns rows."""
+        return Cleaning(self.latin, self.diacritics, frozenset(self.skip_rules))
