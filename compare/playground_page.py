@@ -9,8 +9,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # read when gradio is imported
 import gradio as gr
 from markupsafe import Markup
 
-from compare import bidi
 from compare.duet import NAMES, Duet, NextToken, Voice
+from gpt_core import bidi
 from gpt_core.errors import InputError
 from gpt_core.sampling import Sampling
 

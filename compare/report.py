@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from compare import bidi, figures
+from compare import figures
 from compare.proof import Proof
 from compare.runs import Runs
 from compare.setup import HALF, STEPS, Setup
+from gpt_core import page
 from gpt_core.files import write_text
 from gpt_core.names import parameter_count
 
@@ -80,15 +79,8 @@ def write(outcome: Outcome, folder: Path) -> str:
         "images": [(name, caption, base64.b64encode(data).decode()) for name, caption, data in images],
     }
     for name, escaping in ((HTML, True), (MARKDOWN, False)):
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=escaping,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters |= {"number": number, "margin": margin, "darija": bidi.block, "cell": cell}
+        environment = page.environment(TEMPLATES, escaping)
+        environment.filters |= {"number": number, "margin": margin, "cell": cell}
         write_text(folder / name, environment.get_template(f"{name}.j2").render(context))
     return json.dumps(summary(outcome, folder), ensure_ascii=False, allow_nan=False)
 

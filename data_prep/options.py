@@ -1,4 +1,4 @@
-"""The options of a preparation."""
+"""The options of a preparation, and the name of the file for its report."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +6,8 @@ from typing import Literal
 from data_prep.clean import Cleaning, Diacritics
 from data_prep.latin import Latin
 
+REPORT = "report.json"
+"""Beside the manifest: what python -m data_prep.report shows. It holds samples of the rows; nothing else reads it."""
 SplitBy = Literal["blocks", "rows"]
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from data_prep.clean import cleaner
 from data_prep.encode import Encoded, encode_rows, shard_counts, write_shards, write_test
-from data_prep.options import Options
+from data_prep.options import REPORT, Options
 from data_prep.selection import Selection, select_rows
 from data_prep.sources import Source
 from data_prep.spool import Spool, spool_rows
@@ -25,8 +25,6 @@ from gpt_core.files import new_folder, sha256, write_text
 from gpt_core.progress import bar
 from gpt_core.tokens import load_tokenizer
 
-REPORT = "report.json"
-"""Beside the manifest: what python -m data_prep.report shows. It holds samples of the rows; nothing else reads it."""
 MAX_RUNS = 100_000
 """Runs of rows of one source that the manifest lists; a source with more has its parts mixed row by row."""
 T = TypeVar("T")
@@ -77,7 +75,12 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
     listed = sources and sum(map(len, sources.values())) <= MAX_RUNS
     report = {
         "format_version": FORMAT_VERSION,
-        "samples": watch.samples() | {"later": chosen.samples, "near": chosen.near_samples},
+        "samples": {
+            "kept": chosen.samples.pop("kept"),
+            "dropped": watch.dropped_samples() | chosen.samples,
+            "changed": watch.changed_samples(),
+            "near": chosen.near_samples,
+        },
         "near_duplicates": chosen.pairs,
         "splits": {split: _shape(spool, chosen, encoded[split], split) for split in splits},
         "length_edges": LENGTH_EDGES,

@@ -1,7 +1,6 @@
 """Which clean rows are kept, and in which split each is: duplicates, spam, blocks, near-duplicates, in this order."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from gpt_core.errors import InputError
 
 DROPPED = 255
 """Stands in `split_of` for no split."""
+KEPT_SAMPLES = 24
 ORDER = (TEST, VAL, TRAIN)
 """Of two near-duplicates the one in the earlier of these splits stays, so that nothing held out is also learnt."""
 
@@ -24,14 +24,15 @@ ORDER = (TEST, VAL, TRAIN)
 class Selection:
     """`split_of` (rows,) uint8: the index of each row's split in SPLIT_NAMES, or DROPPED. `dropped` counts by reason.
 
-    `pairs` counts rows of a split with an earlier near-duplicate in a split; samples are for the report.
+    `pairs` counts rows of a split with an earlier near-duplicate in a split. For the report: `samples` of kept rows and
+    of rows dropped, by reason, and (dropped, stays) of near-duplicates.
     """
 
     split_of: np.ndarray
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LATER, 0))
     pairs: dict[str, dict[str, int]] = field(default_factory=dict)
-    samples: dict[str, list[Any]] = field(default_factory=dict)
-    near_samples: list[Any] = field(default_factory=list)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    near_samples: list[list[str]] = field(default_factory=list)
 
     def of(self, split: str) -> np.ndarray:
         """(rows,) bool: the rows of a split."""
@@ -60,12 +61,18 @@ def select_rows(spool: Spool, options: Options) -> Selection:
     if not {"near_duplicate", "leak"} <= set(skip):
         gone |= _without_near_duplicates(spool, chosen, skip)
     with Texts(spool) as texts:
+        chosen.samples["kept"] = _spread(texts, chosen.split_of != DROPPED, KEPT_SAMPLES)
         for reason, rows in gone.items():
             chosen.dropped[reason] = int(np.count_nonzero(rows))
-            positions = np.flatnonzero(rows)
-            spread = np.unique(np.linspace(0, len(positions) - 1, min(SAMPLES, len(positions))).astype(int))
-            chosen.samples[reason] = [shown(texts.row(int(row)))[0] for row in positions[spread]]
+            chosen.samples[reason] = _spread(texts, rows, SAMPLES)
     return chosen
+
+
+def _spread(texts: Texts, rows: np.ndarray, count: int) -> list[str]:
+    """At most `count` of the rows, spread evenly."""
+    positions = np.flatnonzero(rows)
+    spread = np.unique(np.linspace(0, len(positions) - 1, min(count, len(positions))).astype(int))
+    return [shown(texts.row(int(row)))[0] for row in positions[spread]]
 
 
 def near_duplicates_of(

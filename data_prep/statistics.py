@@ -62,20 +62,22 @@ class Watch:
             self.words.update(counts)
             self.rows[max(LANGUAGES, key=lambda language: counts[language]) if counts else "other"] += 1
         if cleaned.dropped:
-            self.dropped.setdefault(cleaned.dropped, Sample()).offer(row, [row, cleaned.text])
+            self.dropped.setdefault(cleaned.dropped, Sample()).offer(row, row)
+            return
         for rule in cleaned.changed:
-            self.changed.setdefault(rule, Sample()).offer(row, [row, cleaned.text])
+            self.changed.setdefault(rule, Sample()).offer(row, (row, cleaned.text))
 
     def languages(self) -> dict[str, dict[str, int]]:
         """Words by language, and rows by that of most of their words, of all rows read that hold text."""
         return {name: {k: counts[k] for k in LANGUAGES} for name, counts in (("words", self.words), ("rows", self.rows))}
 
-    def samples(self) -> dict[str, dict[str, list[list[str]]]]:
-        """[row as it was, row after cleaning] by reason and by rule, cut short, private parts masked."""
-        return {
-            name: {key: [shown(*item) for item in sample.items()] for key, sample in sorted(kinds.items())}
-            for name, kinds in (("dropped", self.dropped), ("changed", self.changed))
-        }
+    def dropped_samples(self) -> dict[str, list[str]]:
+        """Rows as they were, by the reason for which they were dropped."""
+        return {reason: shown(*sample.items()) for reason, sample in self.dropped.items()}
+
+    def changed_samples(self) -> dict[str, list[list[str]]]:
+        """[row as it was, row after cleaning] by the rule that changed it, among others."""
+        return {rule: [shown(*texts) for texts in sample.items()] for rule, sample in self.changed.items()}
 
 
 class WordCounter:

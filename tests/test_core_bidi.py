@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compare import bidi
+from gpt_core import bidi
 
 texts = st.text(st.sampled_from("ابتوش ،.<>&\"'la 3é-\n😂"), max_size=40)
 
