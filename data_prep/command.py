@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> Parser:
     """The flags of python -m data_prep."""
+    default = Options()
     made = Parser(prog="python -m data_prep", description="Makes training data: tokenizer.json, token shards, manifest.json.")
     made.add_argument(
         "--source",
@@ -52,11 +53,11 @@ def parser() -> Parser:
     made.add_argument(
         "--latin",
         choices=LATIN_CHOICES,
-        default="drop-words",
+        default=default.latin,
         help="words with Latin letters (French, Arabizi): drop the words, drop the French ones only, drop the rows that "
         "have one, or keep them",
     )
-    made.add_argument("--diacritics", choices=DIACRITICS_CHOICES, default="keep", help="Arabic vowel signs")
+    made.add_argument("--diacritics", choices=DIACRITICS_CHOICES, default=default.diacritics, help="Arabic vowel signs")
     made.add_argument(
         "--skip-rules",
         default="",
@@ -64,7 +65,11 @@ def parser() -> Parser:
         help=f"cleaning rules and reasons to drop a row that are left out: {', '.join(SKIPPABLE)}",
     )
     made.add_argument(
-        "--vocab-size", type=int, default=10_000, metavar="N", help="tokens in all, bytes and <|endoftext|> included"
+        "--vocab-size",
+        type=int,
+        default=default.vocab_size,
+        metavar="N",
+        help="tokens, with bytes and <|endoftext|>",
     )
     made.add_argument(
         "--tokenizer",
@@ -72,12 +77,18 @@ def parser() -> Parser:
         metavar="FILE",
         help="encode with this tokenizer.json instead of training one, to go on from a model that has it (--init-from)",
     )
-    made.add_argument("--shards", type=int, default=20, metavar="N", help="token files of train and val in all")
-    made.add_argument("--val-fraction", type=float, default=0.1, metavar="X", help="share of rows for validation")
+    made.add_argument("--shards", type=int, default=default.shards, metavar="N", help="token files of train and val in all")
     made.add_argument(
-        "--test-fraction", type=float, default=0.05, metavar="X", help="share of rows for the test split; 0 for none"
+        "--val-fraction", type=float, default=default.val_fraction, metavar="X", help="share of rows for validation"
     )
-    made.add_argument("--seed", type=int, default=1337, metavar="N", help="decides which blocks of rows are held out")
+    made.add_argument(
+        "--test-fraction",
+        type=float,
+        default=default.test_fraction,
+        metavar="X",
+        help="share for the test split; 0: none",
+    )
+    made.add_argument("--seed", type=int, default=default.seed, metavar="N", help="decides which blocks of rows are held out")
     made.add_argument("--overwrite", action="store_true", help="replace the dataset in --out")
     return made
 

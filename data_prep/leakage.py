@@ -13,7 +13,6 @@ import numpy as np
 
 from data_prep.clean import cleaner
 from data_prep.command import checked_out
-from data_prep.command import parser as data_prep_parser
 from data_prep.near import SIMILAR
 from data_prep.options import Options, SplitBy
 from data_prep.pipeline import prepare
@@ -36,17 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made: list[tuple[SplitBy, Path]] = []
     if args.datasets:
         made = [(by, checked_out(args.datasets / by, False, source.files)) for by in SPLITS]
-    default = data_prep_parser()
-    options = Options(
-        latin=args.latin,
-        diacritics="keep",
-        skip_rules=(),
-        vocab_size=default.get_default("vocab_size"),
-        shards=default.get_default("shards"),
-        val_fraction=default.get_default("val_fraction"),
-        test_fraction=0.0,
-        seed=args.seed,
-    )
+    options = Options(latin=args.latin, test_fraction=0, seed=args.seed)
     measured = measure(source, options)
     print(table(measured))
     for split_by, out in made:
@@ -56,14 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> Parser:
     """The flags of python -m data_prep.leakage."""
-    default = data_prep_parser()
     made = Parser(
         prog="python -m data_prep.leakage",
         description="Share of validation rows with a near-duplicate in train, by row split and by block split.",
     )
     made.add_argument("--source", nargs="+", required=True, metavar="SOURCE", help="as for python -m data_prep")
-    made.add_argument("--latin", choices=("drop-words", "drop-french", "keep"), default="drop-words", help="as for data_prep")
-    made.add_argument("--seed", type=int, default=default.get_default("seed"), metavar="N", help="draws the validation rows")
+    made.add_argument("--latin", choices=("drop-words", "drop-french", "keep"), default=Options.latin, help="as for data_prep")
+    made.add_argument("--seed", type=int, default=Options.seed, metavar="N", help="draws the validation rows")
     made.add_argument(
         "--datasets",
         type=Path,

@@ -17,6 +17,7 @@ import numpy as np
 
 from data_prep.dedup import dedup_key
 from data_prep.spool import Spool
+from gpt_core.files import naming
 
 SHINGLE = 5
 """Letters of a run; shorter rows have no near-duplicates but exact ones."""
@@ -113,7 +114,7 @@ def write_bands(texts: Texts, ranks: np.ndarray, folder: Path, seed: int) -> lis
     from rensa import RMinHash
 
     paths = [folder / f"band-{band:02d}.bin" for band in range(BANDS)]
-    with ExitStack() as stack:
+    with naming(folder), ExitStack() as stack:
         files = [stack.enter_context(open(path, "wb")) for path in paths]
         for first in range(0, len(ranks), BATCH_ROWS):
             chosen = np.flatnonzero(ranks[first : first + BATCH_ROWS] != NONE)

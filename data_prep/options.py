@@ -13,19 +13,19 @@ SplitBy = Literal["blocks", "rows"]
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the output together with the source; written into the manifest as it stands.
+    """What decides the output together with the source; written into the manifest as it stands. The defaults are the command's.
 
     `split_by` rows is what data_prep.leakage compares blocks with; no flag of data_prep sets it.
     """
 
-    latin: Latin
-    diacritics: Diacritics
-    skip_rules: tuple[str, ...]
-    vocab_size: int
-    shards: int
-    val_fraction: float
-    test_fraction: float
-    seed: int
+    latin: Latin = "drop-words"
+    diacritics: Diacritics = "keep"
+    skip_rules: tuple[str, ...] = ()
+    vocab_size: int = 10_000
+    shards: int = 20
+    val_fraction: float = 0.1
+    test_fraction: float = 0.05
+    seed: int = 1337
     split_by: SplitBy = "blocks"
 
     def cleaning(self) -> Cleaning:

@@ -21,7 +21,7 @@ from data_prep.statistics import FERTILITY_EDGES, LENGTH_EDGES, Watch, WordCount
 from data_prep.train_tokenizer import train_tokenizer
 from gpt_core.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TOKENIZER, open_dataset, open_test
 from gpt_core.errors import InputError
-from gpt_core.files import new_folder, sha256, write_text
+from gpt_core.files import checksum, naming, new_folder, sha256, write_text
 from gpt_core.progress import bar
 from gpt_core.tokens import load_tokenizer
 
@@ -38,6 +38,7 @@ def prepare(source: Source, out: Path, options: Options, tokenizer: Path | None 
     with new_folder(out) as folder:
         with TemporaryDirectory(dir=folder, prefix="spool-") as spooled:
             manifest = _build(source, options, tokenizer, folder, Path(spooled))
+        manifest["checksum"] = checksum(manifest)
         write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
         dataset = open_dataset(folder)
         if options.test_fraction:
@@ -59,7 +60,8 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
     if given is None:
         print(f"3/4 training the tokenizer on {chosen.count('train'):,} training rows", flush=True)
         tokenizer = train_tokenizer(spool.texts(chosen.of("train")), options.vocab_size)
-        tokenizer.save(str(folder / TOKENIZER))
+        with naming(folder / TOKENIZER):
+            tokenizer.save(str(folder / TOKENIZER))
     else:
         print(f"3/4 taking the tokenizer {given}", flush=True)
         shutil.copyfile(given, folder / TOKENIZER)
@@ -74,7 +76,6 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
     sources = {split: runs_of(spool.source_of(), chosen.of(split)) for split in splits} if spool.sources else {}
     listed = sources and sum(map(len, sources.values())) <= MAX_RUNS
     report = {
-        "format_version": FORMAT_VERSION,
         "samples": {
             "kept": chosen.samples.pop("kept"),
             "dropped": watch.dropped_samples() | chosen.samples,
@@ -103,6 +104,7 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
             "vocab_size": tokenizer.get_vocab_size(),
         },
         "shards": shards,
+        "report": {"file": REPORT, "sha256": sha256(folder / REPORT)},
         **({"test": write_test(encoded["test"], folder)} if options.test_fraction else {}),
         **({"sources": {s: [[spool.sources[i], n] for i, n in runs] for s, runs in sources.items()}} if listed else {}),
     }

@@ -10,9 +10,9 @@ from data_prep.options import REPORT
 from data_prep.summary import WHAT, WHY
 from gpt_core import page
 from gpt_core.cli import Parser, run
-from gpt_core.dataset import FORMAT_VERSION, MANIFEST, REMEDY, read_manifest
+from gpt_core.dataset import REMEDY, read_manifest
 from gpt_core.errors import InputError
-from gpt_core.files import make_parents, write_text
+from gpt_core.files import make_parents, sha256, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 HTML = "report.html"
@@ -24,16 +24,13 @@ SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the page and says where it is."""
     args = parser().parse_args(arguments)
-    manifest, details = read_manifest(args.folder), read_details(args.folder)
+    manifest = read_manifest(args.folder)
+    details = read_details(args.folder, manifest)
     out = args.out or args.folder / HTML
     if out.is_dir():
         raise InputError(f"--out {out} is a folder: give the name of an HTML file")
     make_parents(out, "--out")
-    try:
-        text = render(manifest, details)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{args.folder}: {MANIFEST} or {REPORT} lacks what this page shows ({error!r}): {REMEDY}") from error
-    write_text(out, text)
+    write_text(out, render(manifest, details))
     print(out)
 
 
@@ -45,17 +42,14 @@ def parser() -> Parser:
     return made
 
 
-def read_details(folder: Path) -> dict[str, Any]:
-    """What data_prep wrote for this page beside the manifest. Raises InputError."""
+def read_details(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What data_prep wrote for this page beside the manifest, verified. Raises InputError."""
     path = folder / REPORT
-    if not path.is_file():
+    if not path.is_file() or "report" not in manifest:
         raise InputError(f"{path} is missing: it is written by python -m data_prep; prepare the data again")
-    try:
-        details = json.loads(path.read_text(encoding="utf-8"))
-        if details["format_version"] != FORMAT_VERSION:
-            raise InputError(f"{path} has format version {details['format_version']}, expected {FORMAT_VERSION}: {REMEDY}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not a file of data_prep ({type(error).__name__}): {REMEDY}") from error
+    if sha256(path) != manifest["report"]["sha256"]:
+        raise InputError(f"{path} does not have the SHA-256 of the manifest: {REMEDY}")
+    details: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return details
 
 

@@ -15,6 +15,7 @@ from data_prep.clean import CHANGES, REASONS, Cleaned
 from data_prep.dedup import dedup_hash
 from data_prep.readers import Row
 from data_prep.spam import run_hashes
+from gpt_core.files import naming
 
 LATER = {
     "duplicate": "says the same as an earlier row",
@@ -104,7 +105,7 @@ def spool_rows(
     spooled, rows_read, position = 0, 0, 0
     dropped, changed, sources = Counter[str](), Counter[str](), _Sources()
     names = ("rows.txt", "hashes.bin", "runs.bin", "offsets.bin", "words.bin", "sources.bin")
-    with ExitStack() as stack:
+    with naming(folder), ExitStack() as stack:
         text_file, hash_file, run_file, offset_file, word_file, source_file = (
             stack.enter_context(open(folder / name, "wb")) for name in names
         )

@@ -17,11 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers import ROWS, make_tokenizer
 
-from data_prep.pipeline import Options, prepare
+from data_prep.options import Options
+from data_prep.pipeline import prepare
+from data_prep.report import read_details
 from data_prep.sources import open_source
 from gpt_core import checkpoint
 from gpt_core.config import GPTConfig, TrainConfig
-from gpt_core.dataset import open_dataset
+from gpt_core.dataset import open_dataset, open_test
 from gpt_core.errors import InputError
 from gpt_core.init import initial_weights
 
@@ -32,8 +34,16 @@ Finds = Callable[[], bool]
 def make_data(folder: Path) -> Path:
     """A dataset folder as data_prep makes it."""
     (folder / "rows.txt").write_text("\n".join(ROWS) + "\n", encoding="utf-8")
-    prepare(open_source([str(folder / "rows.txt")]), folder / "data", Options("keep", 262, 3, 0.3, 1))
+    options = Options(latin="keep", vocab_size=262, shards=3, val_fraction=0.3, test_fraction=0.3, seed=1)
+    prepare(open_source([str(folder / "rows.txt")]), folder / "data", options)
     return folder / "data"
+
+
+def read_all(data: Path) -> None:
+    """Opens a dataset folder and what is read from it on demand: the test split, and the file for the report."""
+    dataset = open_dataset(data)
+    open_test(dataset)
+    read_details(data, dataset.manifest)
 
 
 def make_run(run: Path) -> Path:
@@ -92,7 +102,7 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         data, run = make_data(Path(temporary)), make_run(Path(temporary) / "run")
         newest = checkpoint.step_folder(run, 6)
-        files: dict[Path, Finds] = {path: lambda: refused(lambda: open_dataset(data)) for path in sorted(data.iterdir())}
+        files: dict[Path, Finds] = {path: lambda: refused(lambda: read_all(data)) for path in sorted(data.rglob("*.*"))}
         files |= {path: lambda: refused(lambda: checkpoint.load(newest)) for path in sorted(newest.iterdir())}
         for path, finds in files.items():
             assert not finds(), f"control: {path} is whole"

@@ -29,7 +29,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads do not outlive a fork
 from helpers import ROWS, make_dataset
 from weights_samples import write_run
 
-from data_prep.pipeline import Options, prepare
+from data_prep.options import Options
+from data_prep.pipeline import prepare
 from data_prep.sources import open_source
 from gpt_core import checkpoint, cli, plan, plots, run
 from gpt_core.curves import Curves
@@ -185,7 +186,8 @@ class SimpleFigure:
 
 def make_data(root: Path) -> None:
     """What `python -m data_prep --source FILE --out ... --overwrite` does after its checks."""
-    prepare(open_source([str(root / "rows.txt")]), root / "out", Options("keep", 300, 3, 0.3, 1))
+    options = Options(latin="keep", vocab_size=300, shards=3, val_fraction=0.3, test_fraction=0.1, seed=1)
+    prepare(open_source([str(root / "rows.txt")]), root / "out", options)
 
 
 def converted(to: str) -> Work:

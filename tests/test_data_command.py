@@ -20,7 +20,7 @@ from data_prep.split import block_rows, blocks_for_test, validation_blocks
 from gpt_core.cli import run
 from gpt_core.dataset import open_dataset, open_test
 from gpt_core.errors import InputError
-from gpt_core.files import sha256
+from gpt_core.files import checksum, sha256
 
 ROOT = Path(__file__).parents[1]
 LETTERS = "ابتجحدرسشعفقكلمنهوي"
@@ -174,7 +174,8 @@ def test_the_test_split_is_opened_only_when_asked_for(made, tmp_path):
 def test_a_test_entry_that_is_none(made, tmp_path, entry):
     _, out, manifest = made
     copy = shutil.copytree(out, tmp_path / "copy")
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"test": entry}), encoding="utf-8")
+    changed = manifest | {"test": entry}
+    (copy / "manifest.json").write_text(json.dumps(changed | {"checksum": checksum(changed)}), encoding="utf-8")
     with pytest.raises(InputError, match=r"manifest\.json has a test entry"):
         open_test(open_dataset(copy))
 

@@ -98,7 +98,7 @@ def test_data_prep_on_a_full_disk(
 ) -> None:
     (tmp_path / "rows.txt").write_text("\n".join(ROWS) + "\n", encoding="utf-8")
     words = ["--source", tmp_path / "rows.txt", "--out", tmp_path / "made", "--vocab-size", 400, "--shards", 3]
-    words += ["--val-fraction", 0.3, "--overwrite"]
+    words += ["--val-fraction", 0.3, "--test-fraction", 0, "--overwrite"]
     if old:
         assert call(monkeypatch, "data_prep.command", *words) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
