@@ -141,7 +141,7 @@ def find(path: Path, flag: str) -> Path:
         name = (path / LATEST).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
         if re.fullmatch(r"step_\d{6,}", name) and (path / name / STATE).is_file():
             return path / name
-        raise InputError(f"{path / LATEST} names {name!r}, which is not a checkpoint: there are {_there(path)}")
+        raise InputError(f"{path / LATEST} names {name[:20]!r}, which is not a checkpoint: there are {_there(path)}")
     whole = [folder for folder in step_folders(path) if (folder / STATE).is_file()]
     if whole:  # a crash, or an import, left no `latest`
         return whole[-1]
