@@ -176,7 +176,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
             raise InputError(f"{folder / name} does not have the SHA-256 in {STATE}: it is corrupt, use another checkpoint")
     config = _read_json(folder / CONFIG)
     if set(config) != {"model", "train"}:
-        raise InputError(f"{folder / CONFIG} has the keys {sorted(config)}, expected model and train")
+        raise InputError(f"{folder / CONFIG} has the keys {str(sorted(config))[:200]}, expected model and train")
     model = from_dict(GPTConfig, config["model"], str(folder / CONFIG))
     train = from_dict(TrainConfig, config["train"], str(folder / CONFIG))
     shapes = {parameter.name: parameter.shape for parameter in parameters(model)}

@@ -10,7 +10,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from gpt_core import checkpoint, metrics, plots
+from gpt_core import checkpoint, memory, metrics, plots
 from gpt_core.checkpoint import Arrays
 from gpt_core.curves import Curves
 from gpt_core.dataset import MANIFEST
@@ -148,9 +148,9 @@ class Run:
 def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
     """A run whose SIGINT and SIGTERM mean: finish the step, save, stop.
 
-    Where the disk fails, InputError names the last good checkpoint.
+    Where disk or memory fail, InputError names the last good checkpoint.
     """
-    with _naming_last_good(plan.run), locked(plan.run):
+    with _naming_last_good(plan), locked(plan.run):
         _recover(plan)
         run = Run(plan, versions)
         before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -163,20 +163,27 @@ def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
 
 
 @contextmanager
-def _naming_last_good(folder: Path) -> Iterator[None]:
+def _naming_last_good(plan: Plan) -> Iterator[None]:
+    """Turns what a disk, the memory or the system did to a run into an InputError that names its last good checkpoint."""
     try:
         yield
     except BrokenPipeError:  # of stdout
         raise
     except OSError as error:
-        try:
-            last_good = str(checkpoint.find(folder, "--run"))
-        except InputError:
-            last_good = "none"
-        raise InputError(
-            f"{describe_os_error(error)}; last good checkpoint: {last_good}; "
-            "once that is put right the same command goes on from there"
-        ) from error
+        reason = f"{describe_os_error(error)}; put that right, then the same command goes on"
+        raise InputError(f"{reason}; {_last_good(plan.run)}") from error
+    except (RuntimeError, MemoryError) as error:
+        explained = memory.explain(error, plan.model, plan.train)
+        if explained is None:
+            raise
+        raise InputError(f"{explained}; {_last_good(plan.run)}") from error
+
+
+def _last_good(folder: Path) -> str:
+    try:
+        return f"last good checkpoint: {checkpoint.find(folder, '--run')}"
+    except InputError:
+        return "last good checkpoint: none"
 
 
 def _recover(plan: Plan) -> None:
