@@ -1,5 +1,6 @@
 """A run folder while it is written: metrics, plots, checkpoints, and the wish to stop."""
 
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ from gpt_core.progress import bar
 
 SECONDS_BETWEEN_PLOTS = 20.0
 SECONDS_BETWEEN_LINES = 5.0
+STEPS_TO_KNOW_THE_SPEED = 10
+LONG_RUN_SECONDS = 1800.0
 
 
 class Run:
@@ -97,11 +100,21 @@ class Run:
             self._printed = now
             self._bar.write(metrics.console_line(record), file=sys.stdout)
             sys.stdout.flush()
+        if record["step"] - self._plan.first_step == STEPS_TO_KNOW_THE_SPEED:
+            self._advise(record)
         self._bar.set_postfix_str(f"loss {record['loss']:.3f}, {record['tokens_per_s']:.0f} tok/s", refresh=False)
         self._bar.update()
         if now - self._plotted > SECONDS_BETWEEN_PLOTS:
             self._plotted = now
             plots.draw(self._curves, self.folder / "plots")
+
+    def _advise(self, record: Record) -> None:
+        if sys.platform == "darwin" and self._seconds_left(record) > LONG_RUN_SECONDS:
+            command = f"caffeinate -s -w {os.getpid()}"
+            self._bar.write(f"a long run: `{command}` in another window keeps a Mac on its charger awake", file=sys.stdout)
+
+    def _seconds_left(self, record: Record) -> float:
+        return (self._plan.total_steps - record["step"]) * record["step_ms"] / 1000
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint follows optimizer step `step` (1-based)."""
