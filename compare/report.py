@@ -80,9 +80,9 @@ def write(outcome: Outcome, folder: Path) -> str:
         "images": [(name, caption, base64.b64encode(data).decode()) for name, caption, data in images],
     }
     for name, escaping in ((HTML, True), (MARKDOWN, False)):
-        environment = Environment(
+        environment = Environment(  # nosec B701
             loader=FileSystemLoader(TEMPLATES),
-            autoescape=escaping,
+            autoescape=escaping,  # Markdown is no HTML
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
