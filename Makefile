@@ -1,11 +1,12 @@
-# make train: from a fresh clone to a generated sample.   make test: every test.   make lint: ruff and mypy.
+# make train: from a fresh clone to a generated sample.   make test: every test.   make lint: ruff, mypy and bandit.
+# make lock: newest versions and their hashes for all platforms, from the package index, into requirements-lock.txt.
 PYTHON ?= python3
 PY := .venv/bin/python
 DATA := data/sample
 RUN := runs/tiny-mlx
 PACKAGES := gpt_core data_prep mlx_gpt torch_gpt weights compare benchmarks
 
-.PHONY: train test lint clean
+.PHONY: train test lint lock clean
 
 train: $(DATA)/manifest.json
 	$(PY) -m mlx_gpt.train --preset tiny --data $(DATA) --run $(RUN) --vocab-size 4096 --steps 600
@@ -23,6 +24,11 @@ lint: .venv/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy $(PACKAGES) tests
+	$(PY) -m bandit -q -ll -r $(PACKAGES)
+
+lock: .venv/installed-dev
+	$(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements-lock.txt requirements.txt
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'

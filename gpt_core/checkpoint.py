@@ -141,7 +141,7 @@ def find(path: Path, flag: str) -> Path:
         name = (path / LATEST).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
         if re.fullmatch(r"step_\d{6,}", name) and (path / name / STATE).is_file():
             return path / name
-        raise InputError(f"{path / LATEST} names {name!r}, which is not a checkpoint: there are {_there(path)}")
+        raise InputError(f"{path / LATEST} names {name[:20]!r}, which is not a checkpoint: there are {_there(path)}")
     whole = [folder for folder in step_folders(path) if (folder / STATE).is_file()]
     if whole:  # a crash, or an import, left no `latest`
         return whole[-1]
@@ -176,7 +176,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
             raise InputError(f"{folder / name} does not have the SHA-256 in {STATE}: it is corrupt, use another checkpoint")
     config = _read_json(folder / CONFIG)
     if set(config) != {"model", "train"}:
-        raise InputError(f"{folder / CONFIG} has the keys {sorted(config)}, expected model and train")
+        raise InputError(f"{folder / CONFIG} has the keys {str(sorted(config))[:200]}, expected model and train")
     model = from_dict(GPTConfig, config["model"], str(folder / CONFIG))
     train = from_dict(TrainConfig, config["train"], str(folder / CONFIG))
     shapes = {parameter.name: parameter.shape for parameter in parameters(model)}

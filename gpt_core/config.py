@@ -13,7 +13,8 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 def option(default: Any, help: str, *, on_resume: str = "fixed", added: bool = False) -> Any:
-    """A documented field. `on_resume`: "fixed" if a resumed run must keep it, "free" if it only steers the run.
+    """A documented field. `on_resume`: "fixed" if a resumed run must keep it, "free" if it only steers the run, "product" if
+    it may change as long as the sequences of a step stay the same.
 
     `added`: files of earlier versions lack the field, and mean its default.
     """
@@ -42,8 +43,8 @@ class GPTConfig:
 class TrainConfig:
     """The recipe of a run; together with GPTConfig and the data it determines every batch and every learning rate."""
 
-    micro_batch_size: int = option(2, "sequences in one forward and backward pass")
-    accumulation: int = option(2, "micro-batches whose gradients are summed for one optimizer step")
+    micro_batch_size: int = option(2, "sequences in one forward and backward pass", on_resume="product")
+    accumulation: int = option(2, "micro-batches whose gradients are summed for one optimizer step", on_resume="product")
     document_mask: bool = option(
         False, "pack whole rows into sequences, and let no row see another, in attention, positions and loss", added=True
     )
@@ -118,10 +119,10 @@ def from_dict(config: type[Config], values: Any, origin: str) -> Config:
     differing = set(values) ^ set(hints) if isinstance(values, dict) else set()
     if not isinstance(values, dict) or differing - added:
         found = sorted(differing - added) or type(values).__name__
-        raise InputError(f"{origin} does not describe a {config.__name__}: missing or unknown {found}")
+        raise InputError(f"{origin} does not describe a {config.__name__}: missing or unknown {str(found)[:200]}")
     for name, value in values.items():
         if not _has_type(value, hints[name]):
-            raise InputError(f"{origin} has {name} = {value!r}, expected {_type_name(hints[name])}")
+            raise InputError(f"{origin} has {name} = {repr(value)[:60]}, expected {_type_name(hints[name])}")
     try:
         return config(**values)
     except InputError as error:
@@ -135,7 +136,9 @@ def refuse_other_recipe(stored: TrainConfig, given: TrainConfig, origin: str) ->
         rule = item.metadata["on_resume"]
         if item.name == "epochs" and stored.steps is not None and given.steps is not None:
             continue  # not used
-        if old != new and (rule == "fixed" or (rule == "horizon" and given.schedule != "constant")):
+        if rule == "product" and stored.sequences_per_step == given.sequences_per_step:
+            continue
+        if old != new and (rule in ("fixed", "product") or (rule == "horizon" and given.schedule != "constant")):
             raise InputError(
                 f"{flag(item.name)} {new} differs from {old} in {origin}: give the same, or start anew with another --run"
             )

@@ -1,5 +1,6 @@
 """A run folder while it is written: metrics, plots, checkpoints, and the wish to stop."""
 
+import os
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from gpt_core import checkpoint, metrics, plots
+from gpt_core import checkpoint, memory, metrics, plots
 from gpt_core.checkpoint import Arrays
 from gpt_core.curves import Curves
 from gpt_core.dataset import MANIFEST
@@ -24,6 +25,8 @@ from gpt_core.progress import bar
 
 SECONDS_BETWEEN_PLOTS = 20.0
 SECONDS_BETWEEN_LINES = 5.0
+STEPS_TO_KNOW_THE_SPEED = 10
+LONG_RUN_SECONDS = 1800.0
 
 
 class Run:
@@ -97,11 +100,21 @@ class Run:
             self._printed = now
             self._bar.write(metrics.console_line(record), file=sys.stdout)
             sys.stdout.flush()
+        if record["step"] - self._plan.first_step == STEPS_TO_KNOW_THE_SPEED:
+            self._advise(record)
         self._bar.set_postfix_str(f"loss {record['loss']:.3f}, {record['tokens_per_s']:.0f} tok/s", refresh=False)
         self._bar.update()
         if now - self._plotted > SECONDS_BETWEEN_PLOTS:
             self._plotted = now
             plots.draw(self._curves, self.folder / "plots")
+
+    def _advise(self, record: Record) -> None:
+        if sys.platform == "darwin" and self._seconds_left(record) > LONG_RUN_SECONDS:
+            command = f"caffeinate -s -w {os.getpid()}"
+            self._bar.write(f"a long run: `{command}` in another window keeps a Mac on its charger awake", file=sys.stdout)
+
+    def _seconds_left(self, record: Record) -> float:
+        return (self._plan.total_steps - record["step"]) * record["step_ms"] / 1000
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint follows optimizer step `step` (1-based)."""
@@ -148,9 +161,9 @@ class Run:
 def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
     """A run whose SIGINT and SIGTERM mean: finish the step, save, stop.
 
-    Where the disk fails, InputError names the last good checkpoint.
+    Where disk or memory fail, InputError names the last good checkpoint.
     """
-    with _naming_last_good(plan.run), locked(plan.run):
+    with _naming_last_good(plan), locked(plan.run):
         _recover(plan)
         run = Run(plan, versions)
         before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -163,20 +176,27 @@ def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
 
 
 @contextmanager
-def _naming_last_good(folder: Path) -> Iterator[None]:
+def _naming_last_good(plan: Plan) -> Iterator[None]:
+    """Turns what a disk, the memory or the system did to a run into an InputError that names its last good checkpoint."""
     try:
         yield
     except BrokenPipeError:  # of stdout
         raise
     except OSError as error:
-        try:
-            last_good = str(checkpoint.find(folder, "--run"))
-        except InputError:
-            last_good = "none"
-        raise InputError(
-            f"{describe_os_error(error)}; last good checkpoint: {last_good}; "
-            "once that is put right the same command goes on from there"
-        ) from error
+        reason = f"{describe_os_error(error)}; put that right, then the same command goes on"
+        raise InputError(f"{reason}; {_last_good(plan.run)}") from error
+    except (RuntimeError, MemoryError) as error:
+        explained = memory.explain(error, plan.model, plan.train)
+        if explained is None:
+            raise
+        raise InputError(f"{explained}; {_last_good(plan.run)}") from error
+
+
+def _last_good(folder: Path) -> str:
+    try:
+        return f"last good checkpoint: {checkpoint.find(folder, '--run')}"
+    except InputError:
+        return "last good checkpoint: none"
 
 
 def _recover(plan: Plan) -> None:

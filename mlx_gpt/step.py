@@ -1,5 +1,6 @@
 """One optimizer step, and the nats of tokens. Twin of torch_gpt/step.py."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -48,11 +49,13 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
         loss, new = loss_and_gradients(count, *micro_batch)
         return total + loss / scale, tree_map(mx.add, gradients, new)
 
+    @mx.compile
+    def clipped(gradients: dict) -> tuple[dict, array]:
+        return clip(tree_map(lambda gradient: gradient / scale, gradients), config.grad_clip)
+
     @partial(mx.compile, inputs=state, outputs=state)
-    def update(gradients: dict) -> array:
-        gradients, norm = clip(tree_map(lambda gradient: gradient / scale, gradients), config.grad_clip)
+    def update(gradients: dict) -> None:
         optimizer.update(model, gradients)
-        return norm
 
     def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
         arrays, targets = split_batch(batch, config.document_mask)
@@ -60,14 +63,15 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
         count = mx.array(targets, dtype=mx.float32)
         total = mx.zeros(())
         gradients = tree_map(mx.zeros_like, model.trainable_parameters())
-        norm = mx.zeros(())
         set_lr(optimizer, lr)
-        for index, micro_batch in enumerate(zip(*tensors, strict=True)):
+        for micro_batch in zip(*tensors, strict=True):
             total, gradients = accumulate(count, total, gradients, *micro_batch)
-            if index == len(batch) - 1:
-                norm = update(gradients)
-            mx.eval(state, total, gradients, norm)  # one a micro-batch, so that only one graph is alive
-        return float(total), float(norm)
+            mx.eval(total, gradients)  # one a micro-batch, so that only one graph is alive
+        gradients, norm = clipped(gradients)
+        if math.isfinite(total.item()) and math.isfinite(norm.item()):
+            update(gradients)
+            mx.eval(state)
+        return total.item(), norm.item()
 
     return train_step
 

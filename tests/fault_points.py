@@ -123,7 +123,7 @@ def refuse_room(work: Work, root: Path, fault_at: int) -> None:
     left = [path.name for path in root.rglob("*") if path.suffix in (".tmp", ".old")]
     assert not left, f"{left} left after: {said}"
     if work is train and "in use" not in said and "last good checkpoint: none" not in said:
-        named = re.search(r"last good checkpoint: (\S+);", said)
+        named = re.search(r"last good checkpoint: (\S+)", said)
         assert named, said
         checkpoint.load(Path(named[1]))
 

@@ -75,7 +75,7 @@ def test_training_on_a_full_disk(
     monkeypatch.setattr(run, "SECONDS_BETWEEN_PLOTS", -1.0 if file == "loss.png" else 1e9)
     with files_up_to(size):
         assert call(monkeypatch, f"{name}_gpt.train", *flags, "--steps", 60) == 2
-    one_line(capsys, file, f"last good checkpoint: {folder / 'step_000004'};")
+    one_line(capsys, file, f"last good checkpoint: {folder / 'step_000004'}\n")
     assert checkpoint.load(checkpoint.find(folder, "--run")).step == 4 and not unfinished(folder)
     steps = [record["step"] for record in read_metrics(folder / "metrics.jsonl")]
     assert steps == list(range(1, len(steps) + 1))
@@ -88,7 +88,7 @@ def test_a_run_without_a_checkpoint_says_so(
 ) -> None:
     with files_up_to(60_000):
         assert call(monkeypatch, "torch_gpt.train", *train_flags(small_dataset, tmp_path / "run", "--steps", 2)) == 2
-    one_line(capsys, "model.safetensors", "last good checkpoint: none;")
+    one_line(capsys, "model.safetensors", "last good checkpoint: none")
 
 
 @pytest.mark.parametrize(("size", "file"), [(300, ".made.tmp"), (9000, "tokenizer.json")])

@@ -12,6 +12,7 @@ import torch
 
 from gpt_core.config import DType
 from gpt_core.errors import InputError
+from gpt_core.half import emulated_by, warn_emulated
 
 DEVICES = ("auto", "mps", "cuda", "cpu")
 
@@ -28,7 +29,18 @@ def pick(name: str, dtype: DType = "float32") -> torch.device:
         refuse_known_bad(torch.__version__, dtype)
     if name == "cuda" and dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError(f"--dtype bfloat16 is not supported by {torch.cuda.get_device_name()}: use float16 or float32")
-    return torch.device(name)
+    device = torch.device(name)
+    if emulates(device, dtype):
+        warn_emulated(describe(device), dtype)
+    return device
+
+
+def emulates(device: torch.device, dtype: DType) -> bool:
+    """Whether the device computes a half precision in software. A CPU has it where oneDNN finds instructions for it."""
+    if device.type != "cpu":
+        return emulated_by(describe(device), dtype)
+    native = {"bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported, "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported}
+    return dtype in native and not native[dtype]()
 
 
 def refuse_known_bad(version: str, dtype: DType) -> None:

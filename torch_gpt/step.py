@@ -58,10 +58,10 @@ def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: t
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= scale
-        norm = clip(model, config.grad_clip).item()
-        if math.isfinite(norm):
+        norm = clip(model, config.grad_clip)
+        if math.isfinite(total.item()) and math.isfinite(norm.item()):
             optimizer.step()
-        return total.item(), norm
+        return total.item(), norm.item()
 
     return train_step
 

@@ -48,7 +48,9 @@ def last_validation(source: Source) -> Record | None:
         records = read_metrics(path) if path.is_file() else []
     except InputError:
         return None  # a broken log does not make the weights worse
-    done = [record for record in records if record["step"] <= source.records.step and "val_loss" in record]
+    shown = ("loss", *VALIDATION_FIELDS)
+    whole = [record for record in records if all(isinstance(record.get(name), float) for name in shown)]
+    done = [record for record in whole if record["step"] <= source.records.step]
     return done[-1] if done else None
 
 

@@ -73,8 +73,8 @@ def transformers(path: Path) -> Engine:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)  # nosec B615
+    model: Any = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)  # nosec B615
 
     @torch.no_grad()
     def logits(ids: list[int]) -> np.ndarray:
