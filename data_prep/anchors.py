@@ -91,11 +91,16 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join([*lines, json.dumps(result)])
 
 
+def parser() -> Parser:
+    """The flags of python -m data_prep.anchors."""
+    made = Parser(prog="python -m data_prep.anchors", description="What a model must beat; the last line is JSON.")
+    made.add_argument("data", type=Path, metavar="DIR", help="dataset folder: trained on its train split, scored on val")
+    return made
+
+
 def main() -> None:
     """The command."""
-    parser = Parser(prog="python -m data_prep.anchors", description="What a model must beat; the last line is JSON.")
-    parser.add_argument("data", type=Path, metavar="DIR", help="dataset folder: trained on its train split, scored on val")
-    print(report(anchors(open_dataset(parser.parse_args().data))))
+    print(report(anchors(open_dataset(parser().parse_args().data))))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tokenizers.trainers import UnigramTrainer
 
 from data_prep.anchors import text_of
 from data_prep.kneser_ney import train
-from data_prep.train_tokenizer import WORDS, Words, pre_tokenizer, train_tokenizer
+from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, WORDS, Words, pre_tokenizer, train_tokenizer
 from gpt_core.cli import Parser, run
 from gpt_core.dataset import open_dataset
 from gpt_core.errors import InputError
@@ -154,17 +154,25 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join([*lines, json.dumps(result)])
 
 
-def main() -> None:
-    """The command."""
-    parser = Parser(prog="python -m data_prep.compare_tokenizers", description="Tokenizers side by side; last line JSON.")
-    parser.add_argument("data", type=Path, metavar="DIR", help="dataset folder: trained on its train split, measured on val")
-    parser.add_argument(
+def parser() -> Parser:
+    """The flags of python -m data_prep.compare_tokenizers."""
+    made = Parser(prog="python -m data_prep.compare_tokenizers", description="Tokenizers side by side; last line JSON.")
+    made.add_argument("data", type=Path, metavar="DIR", help="dataset folder: trained on its train split, measured on val")
+    made.add_argument(
         "--vocab-sizes", type=int, nargs="+", default=list(VOCAB_SIZES), metavar="N", help="vocabularies to train, tokens"
     )
-    parser.add_argument(
+    made.add_argument(
         "--also", type=Path, nargs="+", default=[], metavar="FILE", help="a tokenizer.json, or a .tiktoken file (GPT-2's words)"
     )
-    args = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    """The command."""
+    args = parser().parse_args()
+    for size in args.vocab_sizes:
+        if not MIN_VOCAB_SIZE <= size <= MAX_VOCAB_SIZE:
+            raise InputError(f"--vocab-sizes {size}: expected {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}, since tokens are uint16")
     print(report(compare(args.data, args.vocab_sizes, args.also)))
 
 

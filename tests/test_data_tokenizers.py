@@ -96,6 +96,11 @@ def test_other_files_are_refused_in_one_line(name, tmp_path, monkeypatch, capsys
         assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_size_out_of_bounds_is_refused(monkeypatch, capsys, small_dataset):
+    assert call(monkeypatch, "data_prep.compare_tokenizers", small_dataset, "--vocab-sizes", 300, 100) == 2
+    assert capsys.readouterr().err.startswith("error: --vocab-sizes 100: expected 258 to 65536")
+
+
 def test_the_command(small_dataset, monkeypatch, capsys):
     also = small_dataset / "tokenizer.json"
     assert call(monkeypatch, "data_prep.compare_tokenizers", small_dataset, "--vocab-sizes", 300, "--also", also) == 0
