@@ -75,20 +75,26 @@ class TokenTable:
     latin_letters: np.ndarray
 
 
-def token_table(tokenizer: Tokenizer) -> TokenTable:
-    """Bytes, characters and letters of every token. <|endoftext|> counts as one byte and one character, a row's end."""
+def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
+    """The bytes of every token, by id; a line end for <|endoftext|>, which ends a row. Raises InputError."""
     alphabet = byte_alphabet()
-    table = TokenTable(*(np.zeros(tokenizer.get_vocab_size(), dtype=np.int64) for _ in range(4)))
+    found = [b"\n"] * tokenizer.get_vocab_size()
     for name, index in tokenizer.get_vocab().items():
         if index == END_OF_TEXT_ID:
-            table.bytes[index] = table.characters[index] = 1
             continue
         try:
-            values = bytes(alphabet[character] for character in name)
+            found[index] = bytes(alphabet[character] for character in name)
         except KeyError as error:
             raise InputError(
                 f"tokenizer.json has the token {name!r}, which is not byte-level: use one made by data_prep"
             ) from error
+    return found
+
+
+def token_table(tokenizer: Tokenizer) -> TokenTable:
+    """Bytes, characters and letters of every token. <|endoftext|> counts as one byte and one character, a row's end."""
+    table = TokenTable(*(np.zeros(tokenizer.get_vocab_size(), dtype=np.int64) for _ in range(4)))
+    for index, values in enumerate(token_bytes(tokenizer)):
         table.bytes[index] = len(values)
         table.characters[index] = sum(value & 0xC0 != 0x80 for value in values)  # all but continuation bytes
         letters = [ord(character) for character in values.decode("utf-8", "ignore") if character.isalpha()]

@@ -137,3 +137,10 @@ def test_a_trained_model_beats_a_fresh_one(
         assert call(monkeypatch, "torch_gpt.evaluate", "--checkpoint", run, "--data", small_dataset) == 0
         bpb.append(json.loads(capsys.readouterr().out.splitlines()[-1])["val_bpb"])
     assert bpb[1] < 0.9 * bpb[0]
+    pair = ("--checkpoint", trained.folder, "--against", tmp_path / "first", "--data", small_dataset)
+    assert call(monkeypatch, "mlx_gpt.evaluate", *pair) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = result["against"]
+    assert [result["val_bpb"], found["val_bpb"]] == pytest.approx([bpb[1], bpb[0]], rel=2e-6)
+    assert found["difference"] == pytest.approx(bpb[1] - bpb[0], rel=1e-5) and found["difference_interval"][1] < 0
+    assert (found["checkpoint"], found["step"]) == (str(tmp_path / "first" / "step_000001"), 1)
