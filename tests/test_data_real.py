@@ -9,6 +9,7 @@ import pytest
 
 from data_prep.command import main
 from data_prep.readers import read_rows
+from data_prep.report import main as report
 from gpt_core.dataset import open_dataset
 
 ROWS = Path(os.environ.get("DARIJA_ROWS", Path(__file__).parents[2] / "shared" / "data" / "darija-rows.parquet"))
@@ -26,6 +27,10 @@ def test_real_rows(tmp_path, capsys):
     assert figures["rows_read"] == sum(1 for _ in read_rows(ROWS))
     assert figures["rows"] + sum(figures["dropped"].values()) == figures["rows_read"]
     assert figures["rows"] > 0.6 * figures["rows_read"]
+    dropped = figures["dropped"]
+    assert dropped["leak"] > 100 and dropped["near_duplicate"] > 500 and dropped["restless"] < 10
+    assert dropped["spam"] + dropped["few_letters"] < 0.005 * figures["rows_read"], "rules for rare things"
+    report([str(tmp_path / "out")])
     assert (dataset.vocab_size, figures["shards"], len(dataset.manifest["shards"])) == (10_000, 20, 20)
     assert len(dataset.train) == figures["train_tokens"] and len(dataset.val) == figures["val_tokens"]
     assert 0.08 < figures["val_tokens"] / figures["tokens"] < 0.12
