@@ -12,7 +12,7 @@ from data_prep.rules import REQUIRED, RULES
 from data_prep.sources import open_source
 from data_prep.spool import LATER
 from data_prep.summary import report, summary
-from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
+from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, WORDS
 from gpt_core.cli import Parser
 from gpt_core.dataset import MANIFEST
 from gpt_core.errors import InputError
@@ -72,6 +72,13 @@ def parser() -> Parser:
         help="tokens, with bytes and <|endoftext|>",
     )
     made.add_argument(
+        "--pre-tokenizer",
+        choices=WORDS,
+        default=default.pre_tokenizer,
+        help="what a token may not cross: gpt2 cuts letters from their combining marks, such as vowel signs; marks keeps "
+        "them together, and can then not be written as GGUF",
+    )
+    made.add_argument(
         "--tokenizer",
         type=Path,
         metavar="FILE",
@@ -98,6 +105,8 @@ def checked_options(args: argparse.Namespace) -> Options:
     vocab_size = args.vocab_size if args.tokenizer is None else known_size(args.tokenizer)
     if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
         raise InputError(f"--vocab-size {vocab_size}: expected {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}, since tokens are uint16")
+    if args.tokenizer is not None and args.pre_tokenizer != Options().pre_tokenizer:
+        raise InputError(f"--pre-tokenizer {args.pre_tokenizer} has no effect with --tokenizer {args.tokenizer}: drop one")
     if not MIN_SHARDS <= args.shards <= MAX_SHARDS:
         raise InputError(f"--shards {args.shards}: expected {MIN_SHARDS} to {MAX_SHARDS}, at least one for each split")
     if not MIN_VAL_FRACTION <= args.val_fraction <= MAX_VAL_FRACTION:
@@ -112,7 +121,15 @@ def checked_options(args: argparse.Namespace) -> Options:
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: expected 0 or more")
     return Options(
-        args.latin, args.diacritics, skipped, vocab_size, args.shards, args.val_fraction, args.test_fraction, args.seed
+        args.latin,
+        args.diacritics,
+        skipped,
+        args.pre_tokenizer,
+        vocab_size,
+        args.shards,
+        args.val_fraction,
+        args.test_fraction,
+        args.seed,
     )
 
 

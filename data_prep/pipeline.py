@@ -59,7 +59,7 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
     words = WordCounter()
     if given is None:
         print(f"3/4 training the tokenizer on {chosen.count('train'):,} training rows", flush=True)
-        tokenizer = train_tokenizer(spool.texts(chosen.of("train")), options.vocab_size)
+        tokenizer = train_tokenizer(spool.texts(chosen.of("train")), options.vocab_size, options.pre_tokenizer)
         with naming(folder / TOKENIZER):
             tokenizer.save(str(folder / TOKENIZER))
     else:

@@ -86,6 +86,7 @@ def test_manifest(made):
         "latin": "drop-words",
         "diacritics": "keep",
         "skip_rules": [],
+        "pre_tokenizer": "gpt2",
         "vocab_size": 400,
         "shards": 5,
         "val_fraction": 0.1,
@@ -451,7 +452,7 @@ def test_the_command_line_itself_refuses_and_helps(tmp_path):
     assert list(tmp_path.iterdir()) == []
     help_text = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert help_text.returncode == 0
-    flags = "source out latin diacritics skip-rules vocab-size shards val-fraction test-fraction seed overwrite"
+    flags = "source out latin diacritics skip-rules pre-tokenizer vocab-size shards val-fraction test-fraction seed overwrite"
     assert all(f"--{flag} " in help_text.stdout for flag in flags.split(" "))
 
 

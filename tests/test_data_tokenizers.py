@@ -2,19 +2,26 @@
 
 import base64
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands import call
 from helpers import ROWS, TRAIN_ROWS, VAL_ROWS, make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from data_prep.command import main as prepare
 from data_prep.compare_tokenizers import compare, encoder, measure, n_gram_bpb, read_other, train_unigram
 from data_prep.train_tokenizer import WORDS, pre_tokenizer, train_tokenizer
 from gpt_core.errors import InputError
-from gpt_core.tokens import token_table
+from gpt_core.tokens import load_tokenizer, token_table
+from weights.gguf_write import refuse_other_pre_tokenizer
+from weights.tokenizer import read_tokenizer, with_start
 
 VOWELLED = "مُحَمَّدٌ"
+SIGNS = "ابتثجحخدذرزس"
 TEXT = st.text() | st.text(st.sampled_from("واشراك\u064b\u064e\u064f\u0650\u0651\u0652\u0301éç😂\ufe0f ،٣1"), max_size=40)
 
 
@@ -26,6 +33,27 @@ def words_of(text: str, words: str) -> list[str]:
 def test_gpt2_cuts_a_word_at_its_vowel_signs_and_marks_does_not():
     assert words_of(f"{VOWELLED} راك", "gpt2") == ["م", "ُ", "ح", "َ", "م", "َّ", "د", "ٌ", " راك"]
     assert words_of(f"{VOWELLED} راك", "marks") == [VOWELLED, " راك"]
+
+
+@pytest.mark.parametrize(("words", "tokens"), [("gpt2", 8), ("marks", 1)])
+def test_the_flag_of_data_prep_and_what_is_exported(words, tokens, tmp_path, capsys):
+    """Marks survive on their way to a Hugging Face folder; llama.cpp would cut them off, so no GGUF file is written."""
+    (tmp_path / "rows.txt").write_text("".join(f"{a}{b}{a} {VOWELLED} {b}{a}\n" for a in SIGNS for b in SIGNS))
+    flags = ["--source", str(tmp_path / "rows.txt"), "--vocab-size", "500", "--shards", "2", "--pre-tokenizer", words]
+    prepare([*flags, "--out", str(tmp_path / "out"), "--skip-rules", "near_duplicate,spam"])
+    path = tmp_path / "out" / "tokenizer.json"
+    assert len(load_tokenizer(path).encode(f" {VOWELLED}").ids) == tokens
+    text, _ = read_tokenizer(path)
+    exported = Tokenizer.from_str(with_start(text))
+    assert len(exported.encode(f" {VOWELLED}").ids) == tokens + 1 and exported.encode("x").ids[0] == 0
+    source: Any = SimpleNamespace(tokenizer=text, path=path)
+    if words == "gpt2":
+        refuse_other_pre_tokenizer(source)
+    else:
+        with pytest.raises(InputError, match=r"llama\.cpp would split otherwise"):
+            refuse_other_pre_tokenizer(source)
+        with pytest.raises(InputError, match="--pre-tokenizer marks has no effect with --tokenizer"):
+            prepare([*flags, "--out", str(tmp_path / "again"), "--tokenizer", str(path)])
 
 
 @given(st.text(st.sampled_from("واشabcéç123 ،!؟😂\n'sنt"), max_size=40))
