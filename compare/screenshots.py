@@ -36,6 +36,7 @@ def main() -> None:
         work = Path(folder)
         data, trained, report = work / "data", work / "tiny-torch", work / "compare"
         _run("data_prep", "--source", "sample", "--out", data, "--vocab-size", 4000)
+        _run("data_prep.report", data)
         training = ("--preset", "tiny", "--vocab-size", 4096, "--steps", TRAINING_STEPS, "--data", data)
         _run("torch_gpt.train", *training, "--run", trained)
         _run("compare", "--data", data, "--out", report)
@@ -43,6 +44,9 @@ def main() -> None:
             with chromium(width, dark=dark) as driver:
                 driver.get((report / "report.html").as_uri())
                 screenshot(driver, args.out / f"{name}.png", REPORT_HEIGHT)
+        with chromium(WIDE) as driver:
+            driver.get((data / "report.html").as_uri())
+            screenshot(driver, args.out / "data-report.png", REPORT_HEIGHT)
         for name in ("losses.png", "grad_norms.png"):
             (args.out / name).write_bytes((report / name).read_bytes())
         with playground(trained) as url, chromium(WIDE) as driver:

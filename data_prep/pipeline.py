@@ -112,7 +112,7 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
 
 def runs_of(source_of: np.ndarray, wanted: np.ndarray) -> list[tuple[int, int]]:
     """(source, rows) of the wanted rows in their order, neighbours of one source together."""
-    found = np.asarray(source_of)[wanted].astype(np.int64)
+    found = np.asarray(source_of)[wanted]
     starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])) if len(found) else np.empty(0, dtype=int)
     return list(zip(found[starts].tolist(), np.diff([*starts, len(found)]).tolist(), strict=True))
 
