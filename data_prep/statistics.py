@@ -3,6 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from data_prep.clean import Cleaned
 from data_prep.latin import count_languages
-from data_prep.rules import mask_private
+from data_prep.rules import has_letter, mask_private
 
 LANGUAGES = ("arabic", "french", "arabizi", "other")
 SAMPLES = 8
@@ -97,8 +98,9 @@ class WordCounter:
             yield row
 
     def top(self) -> list[list[Any]]:
-        """[word, count], the most frequent first."""
-        return [[word, count] for word, count in sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:TOP_WORDS]]
+        """[word, count] of words with a letter, the most frequent first."""
+        ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return [list(item) for item in islice((item for item in ordered if has_letter(item[0])), TOP_WORDS)]
 
 
 def histogram(values: np.ndarray, edges: tuple[float, ...]) -> list[int]:
