@@ -212,13 +212,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in `folder`. The lock is the system's: it ends with its process."""
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / ".lock")
-    try:
-        with naming(folder / ".lock"):
+    with naming(folder / ".lock"):
+        try:
             lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"--run {folder} is in use by another process: wait for it to end, or choose another folder"
-        ) from error
+        except Timeout as error:
+            raise InputError(
+                f"--run {folder} is in use by another process: wait for it to end, or choose another folder"
+            ) from error
     try:
         yield
     finally:

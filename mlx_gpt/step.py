@@ -67,11 +67,12 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
         for micro_batch in zip(*tensors, strict=True):
             total, gradients = accumulate(count, total, gradients, *micro_batch)
             mx.eval(total, gradients)  # one a micro-batch, so that only one graph is alive
-        gradients, norm = clipped(gradients)
-        if math.isfinite(total.item()) and math.isfinite(norm.item()):
+        gradients, norm_before = clipped(gradients)
+        loss, norm = float(total), float(norm_before)
+        if math.isfinite(loss) and math.isfinite(norm):
             update(gradients)
             mx.eval(state)
-        return total.item(), norm.item()
+        return loss, norm
 
     return train_step
 

@@ -93,7 +93,7 @@ def forked(work: Work, root: Path, fault_at: int = 0, full: bool = False) -> tup
                 (root.parent / "operations").write_text(json.dumps(seen))
                 os._exit(int(end.code or 0))
         finally:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
             os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

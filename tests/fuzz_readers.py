@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,7 +48,17 @@ ROOM = 2 * 2**30
 """Bytes of address space that all inputs together may take on top of what the imports took."""
 JUNK: tuple[Any, ...] = (None, True, -1, 0, 1.5, 10**30, 2**31, 2**63, "", "x" * 5000, "..", "/etc/passwd", "\ud800", [], {})
 JUNK += ([1, 2], {"a": 1}, "9" * 5000, float("nan"), float("inf"), "step_000001", [[[]]])
-TEXTS = (b"[" * 50_000, b'{"a":' * 50_000, b"9" * 50_000, b"NaN", b"\0" * 1000, b"\xff\xfe", b"\xef\xbb\xbf", b"\r" * 999, b"")
+TEXTS: tuple[bytes, ...] = (
+    b"[" * 50_000,
+    b'{"a":' * 50_000,
+    b"9" * 50_000,
+    b"NaN",
+    b"\0" * 1000,
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\r" * 999,
+    b"",
+)
 TEXTS += (b"PAR1", b"PK\x03\x04", b"\x80\x04\x95", b"GGUF", (2**63).to_bytes(8, "little"), b'"' * 999, b"\xf0\x9f\x98")
 
 
@@ -102,14 +113,19 @@ def targets(home: Path) -> dict[str, Target]:
         made[f"checkpoint, {name}"] = Target(run, f"{step}/{name}", load_step, sign_step)
     made["latest"] = Target(run, "latest", lambda folder: checkpoint.find(folder, "--checkpoint"))
     made["metrics.jsonl"] = Target(run, "metrics.jsonl", draw)
-    for suffix in ("txt", "jsonl", "csv", "parquet"):
-        made[f"rows.{suffix}"] = Target(rows, f"rows.{suffix}", lambda f, s=suffix: list(read_rows(f / f"rows.{s}")))
+    for name in ("rows.txt", "rows.jsonl", "rows.csv", "rows.parquet"):
+        made[name] = Target(rows, name, partial(rows_in, name))
     made["text to score"] = Target(rows, "rows.txt", lambda folder: text_stream(folder / "rows.txt", tokenizer))
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         made[f"Hugging Face folder, {name}"] = Target(home / "hf", name, read_hf)
     made["Hugging Face index"] = Target(home / "sharded", "model.safetensors.index.json", read_hf)
     made[".pt"] = Target(home / "pt", "model.pt", lambda folder: read_torch(folder / "model.pt"))
     return made
+
+
+def rows_in(name: str, folder: Path) -> object:
+    """All rows of a file of a folder."""
+    return list(read_rows(folder / name))
 
 
 def sign_data(folder: Path) -> None:

@@ -25,7 +25,7 @@ GROWTH_LIMIT_PCT = 5.0  # measured from step 25 to 500: torch 0.9, MLX 1.6; over
 @pytest.mark.parametrize("name", TWINS)
 def test_memory_stays_flat(name: str) -> None:
     environment = os.environ | {"MLX_DISABLE_COMPILE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, SCRIPT, "--twin", name, "--steps", "500"]
+    command = [sys.executable, str(SCRIPT), "--twin", name, "--steps", "500"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     figures = json.loads(found.stdout.splitlines()[-1])
     assert found.returncode == 0 and abs(figures["growth_pct"]) <= GROWTH_LIMIT_PCT, figures

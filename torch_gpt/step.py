@@ -51,17 +51,17 @@ def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: t
         optimizer.zero_grad()
         for micro_batch in zip(*tensors, strict=True):
             with precision(device, config.dtype):
-                loss = summed_nats(*micro_batch) / count
-            (loss * scale).backward()
-            total += loss.detach()
+                part = summed_nats(*micro_batch) / count
+            (part * scale).backward()
+            total += part.detach()
         if scale != 1.0:
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= scale
-        norm = clip(model, config.grad_clip)
-        if math.isfinite(total.item()) and math.isfinite(norm.item()):
+        loss, norm = total.item(), clip(model, config.grad_clip).item()
+        if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
-        return total.item(), norm.item()
+        return loss, norm
 
     return train_step
 
