@@ -11,7 +11,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def environment(templates: Path, escaping: bool = True) -> Environment:
     """Templates of a folder, beside those every page shares (page.css); the filter `darija` makes a paragraph of a text."""
-    made = Environment(  # nosec B701: Markdown is no HTML
+    made = Environment(  # nosec B701
         loader=FileSystemLoader([templates, TEMPLATES]),
         autoescape=escaping,
         undefined=StrictUndefined,

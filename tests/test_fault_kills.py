@@ -17,7 +17,7 @@ from gpt_core.errors import InputError
 from gpt_core.files import new_file, new_folder, recover_folders
 
 SCRIPT = Path(__file__).parent / "fault_points.py"
-STRIDE = 6
+STRIDE = 11
 forks = pytest.mark.skipif(sys.platform != "linux", reason="forks, after which the libraries of macOS may not be used")
 
 
