@@ -10,13 +10,12 @@ from mlx_gpt import cpu_kernels
 
 
 def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | None = None) -> array:
-    """Causal attention, (B, H, T, D). Either T = S, or T = 1 with S tokens in the cache. `seen_BTS` (bool) replaces the mask."""
+    """Causal attention, (B, H, T, D), with T = S or, from a cache, T = 1. `seen_BTS` (bool) replaces the causal mask."""
     T, S, D = q_BHTD.shape[2], k_BHSD.shape[2], q_BHTD.shape[3]
     if T == S > 1 and _slow(q_BHTD):
         return cpu_kernels.attention(q_BHTD, k_BHSD, v_BHSD, seen_BTS)
-    mask = "causal" if T > 1 else None
-    if seen_BTS is not None:
-        mask = seen_BTS[:, None]
+    causal = "causal" if T > 1 else None
+    mask = causal if seen_BTS is None else seen_BTS[:, None]
     return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=D**-0.5, mask=mask)
 
 
