@@ -50,17 +50,22 @@ def worst(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
     return max(relative(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def exp_bound(x: Any) -> Any:
+    """Half a unit in the last place of x log2(e), the error of that constant, and the polynomial."""
+    return 2e-7 + 8e-8 * np.abs(x)
+
+
 @given(st.floats(-87, 80, width=32))
 @settings(max_examples=300, deadline=None)
 def test_exp_of_any_number(x: float) -> None:
     expected = np.exp(np.float64(x))
-    assert abs(cpu_kernels.exp(mx.array([x])).item() / expected - 1) < 2e-7 + 6e-8 * abs(x)
+    assert abs(cpu_kernels.exp(mx.array([x])).item() / expected - 1) < exp_bound(x)
 
 
 def test_exp_over_its_range_and_beyond() -> None:
     x = np.linspace(-87, 80, 200_001, dtype=np.float32)
     error = np.abs(np.array(cpu_kernels.exp(mx.array(x))) / np.exp(x.astype(np.float64)) - 1)
-    assert (error < 2e-7 + 6e-8 * np.abs(x)).all()  # measured: 1.6e-7 within +-1, 3.9e-6 at -87
+    assert (error < exp_bound(x)).all()  # measured: 1.6e-7 within +-1, 3.9e-6 at -87
     assert cpu_kernels.exp(mx.array([0.0, -88.0, -1000.0, cpu_kernels.HIDDEN])).tolist() == [1.0, 0.0, 0.0, 0.0]
     assert np.isnan(cpu_kernels.exp(mx.array([np.nan])).item())
 
