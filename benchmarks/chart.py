@@ -10,6 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from benchmarks.rows import Row
 
 if TYPE_CHECKING:
+    from benchmarks.growth import Point
     from benchmarks.roofline import Prediction
 
 TITLES = {
@@ -91,6 +92,38 @@ def draw_roofline(predictions: Sequence["Prediction"], path: Path) -> None:
     axis.set_title("Preset seed: predicted from FLOPs and bytes, not measured; bars at nominal peaks", loc="left", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="lower right")
+    save(figure, path)
+
+
+def draw_growth(points: Sequence["Point"], title: str, path: Path) -> None:
+    """A panel an axis: tok/s measured, with whiskers, and as they would be if cost grew only as the FLOPs a token do."""
+    axes = list(dict.fromkeys(point.axis for point in points))
+    figure = Figure(figsize=(3.6 * len(axes) + 0.6, 3.8), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    panels = figure.subplots(1, len(axes), squeeze=False, sharey=True)[0]
+    for panel, axis in zip(panels, axes, strict=True):
+        found = [point for point in points if point.axis == axis]
+        places, rates = [point.value for point in found], [point.tokens_per_s for point in found]
+        medians = [rate.median for rate in rates]
+        whiskers = [[r.median - r.low for r in rates], [r.high - r.median for r in rates]]
+        color = COLORS[found[0].twin]
+        panel.plot(places, [p.tokens_per_s.median / p.of_flops for p in found], "--", color=OTHER, label="as FLOPs grow")
+        panel.errorbar(places, medians, yerr=whiskers, marker="o", capsize=3, color=color, label="measured")
+        for place, median in zip(places, medians, strict=True):
+            panel.annotate(
+                f"{median:,.0f}", (place, median), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8
+            )
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(places, [str(place) for place in places])
+        panel.minorticks_off()
+        panel.margins(x=0.12)
+        panel.set_title(axis, loc="left", fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+    panels[0].set_ylim(0, 1.2 * max(point.tokens_per_s.high for point in points))
+    panels[0].yaxis.set_major_formatter("{x:,.0f}")
+    panels[0].set_ylabel("tok/s")
+    panels[0].legend(frameon=False, fontsize=8)
     save(figure, path)
 
 

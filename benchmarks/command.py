@@ -82,7 +82,9 @@ def parser() -> Parser:
     made.add_argument("--backends", default=",".join(BACKENDS), metavar="LIST", help="mlx, torch or both, parted by commas")
     made.add_argument("--device", default="auto", metavar="LIST", help="auto, cpu, gpu (mlx), mps, cuda (torch)")
     made.add_argument("--dtype", default="float32", metavar="LIST", help="float32, bfloat16, float16, parted by commas")
-    made.add_argument("--peers", metavar="LIST", help="also transformers, mlx-lm, nanogpt=PATH (a folder with its model.py)")
+    made.add_argument(
+        "--peers", metavar="LIST", help="also transformers, mlx-lm, mlx-plain, nanogpt=PATH (a folder with its model.py)"
+    )
     made.add_argument("--parts", default=",".join(PARTS), metavar="LIST", help="what to measure")
     made.add_argument("--trials", type=int, default=FEWEST_TRIALS, metavar="N", help=f"trials of each, {FEWEST_TRIALS} or more")
     made.add_argument(

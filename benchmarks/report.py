@@ -48,8 +48,12 @@ def result(
 
 def file_name(found: dict[str, Any]) -> str:
     """seed_apple-m1-pro_2026-11-23.json"""
-    chip = re.sub(r"[^a-z0-9]+", "-", found["chip"].lower()).strip("-")
-    return f"{found['preset']}_{chip}_{found['date']}.json"
+    return f"{found['preset']}_{slug(found['chip'])}_{found['date']}.json"
+
+
+def slug(chip: str) -> str:
+    """A chip's name as part of a file name: apple-m1-pro."""
+    return re.sub(r"[^a-z0-9]+", "-", chip.lower()).strip("-")
 
 
 def tables(rows: Sequence[Row]) -> str:

@@ -28,10 +28,11 @@ ENGINES = {
     "torch": Engine("benchmarks.torch_work", ("torch",), TORCH_DEVICES),
     "transformers": Engine("benchmarks.peer_transformers", ("torch", "transformers"), TORCH_DEVICES),
     "mlx-lm": Engine("benchmarks.peer_mlx_lm", ("mlx", "mlx_lm"), MLX_DEVICES),
+    "mlx-plain": Engine("benchmarks.peer_mlx_plain", ("mlx",), MLX_DEVICES, generates=False),
     "nanogpt": Engine("benchmarks.peer_nanogpt", ("torch",), TORCH_DEVICES, generates=False),
 }
 BACKENDS = ("mlx", "torch")
-PEERS = ("transformers", "mlx-lm", "nanogpt")
+PEERS = ("transformers", "mlx-lm", "mlx-plain", "nanogpt")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def engines(backends: str, peers: str | None) -> dict[str, str | None]:
     for peer in peers.split(",") if peers else ():
         name, _, path = peer.partition("=")
         if name not in PEERS:
-            raise InputError(f"--peers {peer}: choose among transformers, mlx-lm, nanogpt=PATH, parted by commas")
+            raise InputError(f"--peers {peer}: choose among transformers, mlx-lm, mlx-plain, nanogpt=PATH, parted by commas")
         if (name == "nanogpt") != bool(path):
             raise InputError(f"--peers {peer}: nanogpt takes a folder, nanogpt=PATH, and the others take none")
         if path and not Path(path, "model.py").is_file():

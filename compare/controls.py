@@ -43,7 +43,9 @@ def exact_gelu() -> Patch:
     """x Phi(x) in place of its tanh form."""
     import mlx.nn as nn
 
-    return replaced(nn, "gelu_approx", nn.gelu)
+    from mlx_gpt import functional
+
+    return replaced(functional, "gelu", nn.gelu)
 
 
 def transposed_squares() -> Patch:

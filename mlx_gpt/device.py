@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import mlx.core as mx
 
+from gpt_core import malloc
 from gpt_core.config import DType
 from gpt_core.errors import InputError
 from gpt_core.half import emulated_by, warn_emulated
@@ -30,6 +31,12 @@ def pick(name: str, dtype: DType = "float32") -> mx.Device:
     if emulates(device, dtype):
         warn_emulated(describe(device), dtype)
     return device
+
+
+def keep_freed_memory(device: mx.Device) -> None:
+    """Keeps what a step frees for the next one, on a CPU: gpt_core/malloc.py."""
+    if device == mx.cpu:
+        malloc.keep_freed_memory()
 
 
 def emulates(device: mx.Device, dtype: DType) -> bool:

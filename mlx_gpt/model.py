@@ -18,6 +18,7 @@ import mlx.nn as nn
 from mlx.core import array
 
 from gpt_core.config import GPTConfig
+from mlx_gpt import functional as F
 
 
 class KVCache:
@@ -54,11 +55,7 @@ def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | Non
 
     `seen_BTS` (bool), as of `row_mask`, replaces the causal mask.
     """
-    scale = q_BHTD.shape[3] ** -0.5
-    if seen_BTS is not None:
-        return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=scale, mask=seen_BTS[:, None])
-    mask = "causal" if q_BHTD.shape[2] > 1 else None
-    return mx.fast.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, scale=scale, mask=mask)
+    return F.attention(q_BHTD, k_BHSD, v_BHSD, seen_BTS)
 
 
 def reference_attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | None = None) -> array:
@@ -115,7 +112,7 @@ class MLP(nn.Module):
 
     def __call__(self, x_BTC: array) -> array:
         """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(nn.gelu_approx(self.c_fc(x_BTC)))
+        return self.c_proj(F.gelu(self.c_fc(x_BTC)))
 
 
 class Block(nn.Module):

@@ -14,6 +14,7 @@ from mlx.utils import tree_map
 from gpt_core.config import DType, TrainConfig
 from gpt_core.packing import split_batch
 from gpt_core.scoring import TokenNats
+from mlx_gpt import functional as F
 from mlx_gpt.model import GPT
 from mlx_gpt.optim import clip, set_lr
 
@@ -34,7 +35,7 @@ def nats(
 ) -> array:
     """-ln p of each target, (B, T) float32. Of packed rows: positions as `GPT` takes them, and 0 for targets left out."""
     logits_BTV = model(idx_BT, positions_BT=positions_BT)
-    nats_BT = nn.losses.cross_entropy(logits_BTV, targets_BT, reduction="none")
+    nats_BT = F.cross_entropy(logits_BTV, targets_BT)
     return nats_BT if counted_BT is None else nats_BT * counted_BT
 
 
@@ -47,11 +48,13 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
     @partial(mx.compile, inputs=state, outputs=state)
     def accumulate(count: array, total: array, gradients: dict, *micro_batch: array) -> tuple[array, dict]:
         loss, new = loss_and_gradients(count, *micro_batch)
-        return total + loss / scale, tree_map(mx.add, gradients, new)
+        return total + loss / scale, tree_map(mx.add, gradients, new) if gradients else new
 
     @mx.compile
     def clipped(gradients: dict) -> tuple[dict, array]:
-        return clip(tree_map(lambda gradient: gradient / scale, gradients), config.grad_clip)
+        if scale != 1.0:
+            gradients = tree_map(lambda gradient: gradient / scale, gradients)
+        return clip(gradients, config.grad_clip)
 
     @partial(mx.compile, inputs=state, outputs=state)
     def update(gradients: dict) -> None:
@@ -62,7 +65,7 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
         tensors = [mx.array(part) for part in arrays]
         count = mx.array(targets, dtype=mx.float32)
         total = mx.zeros(())
-        gradients = tree_map(mx.zeros_like, model.trainable_parameters())
+        gradients: dict = {}
         set_lr(optimizer, lr)
         for micro_batch in zip(*tensors, strict=True):
             total, gradients = accumulate(count, total, gradients, *micro_batch)

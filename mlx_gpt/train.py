@@ -52,6 +52,7 @@ def main() -> None:
     args = plan.parser("mlx_gpt", devices.DEVICES).parse_args()
     _, config = plan.configs(args)
     device = devices.pick(args.device, config.dtype)
+    devices.keep_freed_memory(device)
     name = devices.describe(device)
     if args.dry_run:
         print(plan.describe(args, name))
