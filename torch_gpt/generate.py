@@ -13,9 +13,9 @@ from torch_gpt.state import load_weights
 def make_forward(model: GPT, device: torch.device) -> Forward:
     """The forward pass for `generation.generate`: new tokens and a cache in, the last logits (V,) and the cache out."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def forward(tokens: list[int], cache: KVCache | None) -> tuple[np.ndarray, KVCache]:
-        cache = cache or KVCache(len(model.h))
+        cache = cache or KVCache(len(model.h), len(model.wpe.weight))
         logits_BTV = model(torch.tensor([tokens], device=device), cache)
         return logits_BTV[0, -1].cpu().numpy(), cache
 

@@ -22,25 +22,26 @@ from gpt_core.config import GPTConfig
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, (B, H, S, D) a layer."""
+    """Keys and values of the tokens seen so far, (B, H, S, D) a layer, in buffers with room for a whole context."""
 
-    def __init__(self, n_layer: int):
+    def __init__(self, n_layer: int, block_size: int):
+        self.block_size = block_size
+        self.length = 0
+        """S, tokens seen so far; the model counts on after its last layer."""
         self.keys: list[Tensor | None] = [None] * n_layer
         self.values: list[Tensor | None] = [None] * n_layer
 
-    @property
-    def length(self) -> int:
-        """S, tokens seen so far."""
-        return 0 if self.keys[0] is None else self.keys[0].shape[2]
-
     def extend(self, layer: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends new tokens and returns all of them, (B, H, S, D) each."""
+        """Writes new tokens behind the others and returns views of all of them, (B, H, S + T, D) each."""
         keys, values = self.keys[layer], self.values[layer]
-        if keys is not None and values is not None:
-            k_BHTD = torch.cat([keys, k_BHTD], dim=2)
-            v_BHTD = torch.cat([values, v_BHTD], dim=2)
-        self.keys[layer], self.values[layer] = k_BHTD, v_BHTD
-        return k_BHTD, v_BHTD
+        if keys is None or values is None:
+            B, H, _, D = k_BHTD.shape
+            keys, values = (k_BHTD.new_empty(B, H, self.block_size, D) for _ in range(2))
+            self.keys[layer], self.values[layer] = keys, values
+        end = self.length + k_BHTD.shape[2]
+        keys[:, :, self.length : end] = k_BHTD
+        values[:, :, self.length : end] = v_BHTD
+        return keys[:, :, :end], values[:, :, :end]
 
 
 def row_mask(positions_BT: Tensor) -> Tensor:
@@ -132,8 +133,9 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
 
     def forward(self, idx_BT: Tensor, cache: KVCache | None = None, positions_BT: Tensor | None = None) -> Tensor:
-        """Token ids (B, T) -> logits (B, T, V), float32. With a cache, idx holds the new tokens only.
+        """Token ids (B, T) -> logits (B, T, V), float32.
 
+        With a cache, idx holds the new tokens only, and the logits are those after the last of them, (B, 1, V).
         `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
         """
         seen_BTS = None if positions_BT is None else row_mask(positions_BT)
@@ -143,4 +145,7 @@ class GPT(nn.Module):
         x_BTC = self.wte(idx_BT) + self.wpe(positions_BT)
         for layer, block in enumerate(self.h):
             x_BTC = block(x_BTC, layer, cache, seen_BTS)
+        if cache is not None:
+            cache.length += idx_BT.shape[1]
+            x_BTC = x_BTC[:, -1:]
         return F.linear(self.ln_f(x_BTC), self.wte.weight).float()
