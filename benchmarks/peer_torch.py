@@ -1,6 +1,7 @@
 """The plain PyTorch training loop, as in nanoGPT's train.py, around a peer's model."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -10,11 +11,16 @@ from torch import Tensor, nn
 from benchmarks.spec import Spec
 from benchmarks.torch_work import matmul
 from benchmarks.work import Generate, Work, loader
+from gpt_core.config import DType
 from torch_gpt import device as devices
-from torch_gpt.step import precision
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(inputs, targets), (B, T) int64 each -> mean loss in nats a token, as the peer computes it."""
+
+
+def autocast(device: torch.device, dtype: DType) -> AbstractContextManager:
+    """Half precision as any loop has it: without what torch_gpt does for some devices."""
+    return nullcontext() if dtype == "float32" else torch.autocast(device.type, getattr(torch, dtype))
 
 
 def plain_loop(
@@ -33,7 +39,7 @@ def plain_loop(
         tokens = torch.from_numpy(batch).long().to(device)
         total = torch.zeros((), device=device)
         for micro_batch in tokens:
-            with precision(device, spec.dtype):
+            with autocast(device, spec.dtype):
                 value = loss(micro_batch[:, :-1], micro_batch[:, 1:]) / len(tokens)
             value.backward()
             total += value.detach()

@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.peer_torch import plain_loop
+from benchmarks.peer_torch import autocast, plain_loop
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock
 from benchmarks.work import Work
 from gpt_core.init import initial_weights
 from torch_gpt import device as devices
-from torch_gpt.step import precision
 from weights.table import to_hf
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be asked of the hub
@@ -65,7 +64,7 @@ def open_work(spec: Spec) -> Work:
     def generate(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
         ids = torch.tensor([prompt], device=device)
         stamps = Stamps(clock)
-        with torch.no_grad(), precision(device, spec.dtype):
+        with torch.no_grad(), autocast(device, spec.dtype):
             model.generate(
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0, streamer=stamps
             )

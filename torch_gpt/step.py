@@ -25,8 +25,8 @@ LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 
 
 def precision(device: torch.device, dtype: DType) -> AbstractContextManager:
-    """Autocast for the forward pass in half precision: products in `dtype`, weights and residual stream in float32."""
-    return nullcontext() if dtype == "float32" else torch.autocast(device.type, getattr(torch, dtype))
+    """For the forward pass in half precision: products in `dtype`, weights and residual stream in float32."""
+    return nullcontext() if dtype == "float32" else devices.half_precision(device, dtype)
 
 
 def nats(
@@ -49,11 +49,12 @@ def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: t
         total = torch.zeros((), device=device)
         set_lr(optimizer, lr)
         optimizer.zero_grad()
-        for micro_batch in zip(*tensors, strict=True):
-            with precision(device, config.dtype):
+        with precision(device, config.dtype):  # around all micro-batches: autocast then casts each weight once a step
+            for micro_batch in zip(*tensors, strict=True):
                 part = summed_nats(*micro_batch) / count
-            (part * scale).backward()
-            total += part.detach()
+                with torch.autocast(device.type, enabled=False):
+                    (part * scale).backward()
+                total += part.detach()
         if scale != 1.0:
             for parameter in model.parameters():
                 if parameter.grad is not None:

@@ -18,6 +18,7 @@ from torch_gpt.step import make_token_nats, make_train_step
 def train(plan: Plan, device: devices.torch.device) -> None:
     """Trains from the plan's start to its last step, or until a signal; the run folder holds the result."""
     config = plan.train
+    devices.keep_freed_memory(device)
     with open_run(plan, devices.versions()) as run:
         weights, moments = run.start()
         model = GPT(plan.model).to(device)
