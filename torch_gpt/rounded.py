@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+ROWS = 3072
+"""Rows of a weight that are rounded at a time; the largest but the head has as many in preset `seed`."""
+
 
 def rounded(values: Tensor) -> Tensor:
     """float32 values rounded to bfloat16, as float32."""
@@ -32,12 +35,15 @@ class RoundedLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gradients of x, weight and bias."""
+        """Gradients of x, weight and bias, some rows of the weight at a time: the head's would be 190 MB at once."""
         half, weight = ctx.saved_tensors
-        flat = rounded(gradient).flatten(0, -2)
-        of_x = (flat @ rounded(weight)).view(half.shape)
-        of_weight = flat.T @ half.float().flatten(0, -2)
-        return of_x, of_weight, flat.sum(0) if ctx.biased else None
+        of_y, x = gradient.flatten(0, -2), half.float().flatten(0, -2)
+        of_x, of_weight = torch.zeros_like(x), torch.empty_like(weight)
+        for columns, rows, out in zip(of_y.split(ROWS, dim=1), weight.split(ROWS), of_weight.split(ROWS), strict=True):
+            part = rounded(columns)
+            of_x.addmm_(part, rounded(rows))
+            torch.mm(part.T, x, out=out)
+        return of_x.view(half.shape), of_weight, of_y.sum(0) if ctx.biased else None
 
 
 class RoundedProducts(TorchFunctionMode):
