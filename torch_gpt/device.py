@@ -111,7 +111,7 @@ def multiplies_bfloat16() -> bool:
     With oneDNN 3.12 an Intel CPU that has avx512_bf16 but no amx_bf16 does so at 165 GFLOPS, and float32 at 315.
     """
     cpu = torch.cpu.get_capabilities()
-    return cpu["architecture"] != "x86_64" or cpu["amx_bf16"]
+    return cpu.get("architecture") != "x86_64" or bool(cpu.get("amx_bf16"))
 
 
 def half_precision(device: torch.device, dtype: DType) -> AbstractContextManager:

@@ -52,5 +52,5 @@ class RoundedProducts(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called for every function of torch instead of it."""
         if func is F.linear:
-            return RoundedLinear.apply(*args)
+            return RoundedLinear.apply(*args, *(kwargs or {}).values())
         return func(*args, **(kwargs or {}))
