@@ -3,7 +3,6 @@
 MPS: written from the documentation, not run by the authors; tests marked `mps` run on a Mac.
 """
 
-import ctypes
 import platform
 import resource
 import sys
@@ -12,12 +11,11 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from gpt_core import malloc
 from gpt_core.config import DType
 from gpt_core.errors import InputError
 from gpt_core.half import emulated_by, warn_emulated
 from torch_gpt.rounded import RoundedProducts
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 DEVICES = ("auto", "mps", "cuda", "cpu")
 
@@ -38,6 +36,12 @@ def pick(name: str, dtype: DType = "float32") -> torch.device:
     if emulates(device, dtype):
         warn_emulated(describe(device), dtype)
     return device
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Keeps what a step frees for the next one, on a CPU: gpt_core/malloc.py."""
+    if device.type == "cpu":
+        malloc.keep_freed_memory()
 
 
 def emulates(device: torch.device, dtype: DType) -> bool:
@@ -91,18 +95,6 @@ def peak_memory(device: torch.device) -> int:
 def compiled(function: Callable, device: torch.device) -> Callable:
     """torch.compile on CUDA only: on MPS it is a prototype and slower than eager for language models (pytorch #150121)."""
     return torch.compile(function) if device.type == "cuda" else function
-
-
-def keep_freed_memory(device: torch.device) -> None:
-    """On a CPU with glibc: memory that one step frees stays with the process for the next.
-
-    By default glibc takes large blocks from the system and gives them back, which clears them page by page each time: 87,000
-    page faults a step at 3 layers of `seed`, 0.15 s of the two cores' 3.1; with it none, 3 % faster, 2 % more at the peak.
-    """
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def multiplies_bfloat16() -> bool:

@@ -18,7 +18,6 @@ from torch_gpt.step import make_token_nats, make_train_step
 def train(plan: Plan, device: devices.torch.device) -> None:
     """Trains from the plan's start to its last step, or until a signal; the run folder holds the result."""
     config = plan.train
-    devices.keep_freed_memory(device)
     with open_run(plan, devices.versions()) as run:
         weights, moments = run.start()
         model = GPT(plan.model).to(device)
@@ -54,6 +53,7 @@ def main() -> None:
     args = plan.parser("torch_gpt", devices.DEVICES).parse_args()
     _, config = plan.configs(args)
     device = devices.pick(args.device, config.dtype)
+    devices.keep_freed_memory(device)
     name = devices.describe(device)
     if args.dry_run:
         print(plan.describe(args, name))
