@@ -12,6 +12,7 @@ from benchmarks.rows import Row
 if TYPE_CHECKING:
     from benchmarks.growth import Point
     from benchmarks.roofline import Prediction
+    from benchmarks.scaling import Scaled
 
 TITLES = {
     ("train", "tok/s"): "training (tok/s)",
@@ -124,6 +125,31 @@ def draw_growth(points: Sequence["Point"], title: str, path: Path) -> None:
     panels[0].yaxis.set_major_formatter("{x:,.0f}")
     panels[0].set_ylabel("tok/s")
     panels[0].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def draw_scaling(rows: Sequence["Scaled"], title: str, path: Path) -> None:
+    """Tokens a second of each twin over its ranks; whiskers from the slowest to the fastest trial."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for twin in dict.fromkeys(row.twin for row in rows):
+        found = [row for row in rows if row.twin == twin]
+        counts, speeds = [row.ranks for row in found], [row.tokens_per_s for row in found]
+        medians = [speed.median for speed in speeds]
+        whiskers = [[s.median - s.low for s in speeds], [s.high - s.median for s in speeds]]
+        axis.errorbar(counts, medians, yerr=whiskers, marker="o", capsize=3, color=COLORS[twin], label=twin)
+        for row in found:
+            text = f"{row.tokens_per_s.median:,.0f}"
+            axis.annotate(text, (row.ranks, row.tokens_per_s.median), xytext=(0, 7), textcoords="offset points", ha="center")
+    axis.set_xticks(sorted({row.ranks for row in rows}))
+    axis.set_xlabel("ranks")
+    axis.set_ylabel("tok/s, all ranks")
+    axis.set_ylim(0, 1.15 * max(row.tokens_per_s.high for row in rows))
+    axis.yaxis.set_major_formatter("{x:,.0f}")
+    axis.set_title(title, loc="left", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
     save(figure, path)
 
 

@@ -35,6 +35,8 @@ class Plan:
     """The checkpoint whose weights a new run starts from, or None for random ones."""
     peak_tflops: float | None
     tensorboard: bool
+    shard: bool
+    """Whether each rank keeps only its part of weights, gradients and moments."""
 
     @property
     def first_step(self) -> int:
@@ -58,6 +60,7 @@ def parser(twin: str, devices: tuple[str, ...]) -> Parser:
     made.add_argument("--init-from", type=Path, metavar="DIR", help="start a new run from a checkpoint's weights, at step 0")
     made.add_argument("--peak-tflops", type=float, metavar="X", help="the chip's peak for MFU, 1e12 FLOP/s, if not known")
     made.add_argument("--tensorboard", action="store_true", help="also write event files (needs tensorboardX)")
+    made.add_argument("--shard", action="store_true", help="each rank keeps a part of weights and moments (FSDP, in PyTorch)")
     made.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     add_config_flags(made, GPTConfig, TrainConfig)
     return made
@@ -79,13 +82,16 @@ def configs(args: argparse.Namespace) -> tuple[GPTConfig, TrainConfig]:
     return dataclasses.replace(model, **overrides(args, GPTConfig)), dataclasses.replace(train, **given)
 
 
-def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None) -> Plan:
-    """Opens the data and the run folder and checks that they fit. Raises InputError; makes no more than parent folders."""
+def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None, checkpoints: bool = True) -> Plan:
+    """Opens the data and the run folder and checks that they fit. Raises InputError; makes no more than parent folders.
+
+    Without `checkpoints` none is looked for or read: ranks other than 0 get what rank 0 found.
+    """
     model, train = configs(args)
     dataset, loader = _open_data(args.data, model, train)
     total = loader.total_steps()
     run = args.run or default_run(args.preset, twin)
-    if args.init_from is not None and checkpoint.step_folders(run):
+    if checkpoints and args.init_from is not None and checkpoint.step_folders(run):
         raise InputError(
             f"--init-from {args.init_from} starts a new run, --run {run} has checkpoints already: "
             "choose another --run, or drop --init-from to go on with it"
@@ -97,10 +103,11 @@ def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None) ->
         dataset=dataset,
         loader=loader,
         total_steps=total,
-        start=_find_start(run, args.resume, model, train, dataset, total),
-        init=_find_init(args.init_from, model, dataset),
+        start=_find_start(run, args.resume, model, train, dataset, total) if checkpoints else None,
+        init=_find_init(args.init_from, model, dataset) if checkpoints else None,
         peak_tflops=args.peak_tflops or peak_tflops,
         tensorboard=args.tensorboard,
+        shard=args.shard,
     )
 
 

@@ -5,10 +5,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from gpt_core import checkpoint, memory, metrics, plots
@@ -22,6 +23,7 @@ from gpt_core.init import initial_weights
 from gpt_core.metrics import Record, TensorBoard
 from gpt_core.plan import Plan
 from gpt_core.progress import bar
+from gpt_core.ranks import ALONE, Ranks, together
 
 SECONDS_BETWEEN_PLOTS = 20.0
 SECONDS_BETWEEN_LINES = 5.0
@@ -32,18 +34,22 @@ LONG_RUN_SECONDS = 1800.0
 class Run:
     """Keeps the records of a run and writes its files; made by `open_run`."""
 
-    def __init__(self, plan: Plan, versions: dict[str, str]):
-        self._plan, self._versions = plan, versions
-        self.folder = plan.run
-        self.stop_signal: str | None = None
+    def __init__(self, plan: Plan, versions: dict[str, str], ranks: Ranks = ALONE):
+        self._decide(plan, ranks)
+        self._versions = versions
         self._tensorboard = TensorBoard(self.folder / "tensorboard", plan.first_step) if plan.tensorboard else None
         write_text(self.folder / checkpoint.CONFIG, checkpoint.config_json(plan.model, plan.train))
         write_text(self.folder / MANIFEST, (plan.dataset.folder / MANIFEST).read_text(encoding="utf-8"))
         metrics.keep_until(self._metrics, plan.first_step)
         self._curves = Curves(record for record, _ in metrics.records_of(self._metrics))
-        self._saved = plan.first_step if plan.start else None
         self._plotted = self._printed = time.monotonic()
         self._bar = bar(total=plan.total_steps, initial=plan.first_step, desc=self.folder.name, unit="step")
+
+    def _decide(self, plan: Plan, ranks: Ranks) -> None:
+        self._plan, self._ranks, self.folder = plan, ranks, plan.run
+        self._saved = plan.first_step if plan.start else None
+        self.stop_signal: str | None = None
+        self._asked, self._launcher = 0, os.getppid()
 
     @property
     def _metrics(self) -> Path:
@@ -68,7 +74,7 @@ class Run:
         plan = self._plan
         tokens = tokens_per_step(plan.model, plan.train)
         speed = tokens / seconds
-        peak = plan.peak_tflops
+        peak = plan.peak_tflops * self._ranks.size if plan.peak_tflops else None
         values = (
             step,
             round(step / plan.loader.steps_per_epoch, 4),
@@ -153,19 +159,52 @@ class Run:
 
     def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
         """Signal handler: the step that runs is finished and saved; a second signal ends the process at once."""
-        self.stop_signal = signal.Signals(number).name
+        self._asked = number
         signal.signal(number, signal.SIG_DFL)
+
+    def heed(self) -> None:
+        """Makes a signal to any rank, or the end of their launcher, known to all, so that they stop after the same step."""
+        if self._ranks.size > 1 and os.getppid() != self._launcher:
+            self._asked = self._asked or signal.SIGHUP
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the launcher read it)
+        asked = [number for number in self._ranks.gather(np.array([self._asked], np.int32))[:, 0] if number]
+        self.stop_signal = signal.Signals(asked[0]).name if asked else None
+
+
+class Follower(Run):
+    """The run on every rank but the first: the same decisions, and nothing written."""
+
+    def __init__(self, plan: Plan, ranks: Ranks):
+        self._decide(plan, ranks)
+
+    def log(self, record: Record) -> None:
+        """Rank 0 writes it."""
+
+    def save(self, step: int, weights: Arrays, moments: Arrays) -> None:
+        """Rank 0 writes it."""
+        self._saved = step
+
+    def finish(self) -> None:
+        """Rank 0 tells."""
 
 
 @contextmanager
-def open_run(plan: Plan, versions: dict[str, str]) -> Iterator[Run]:
-    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop.
+def open_run(plan: Plan, versions: dict[str, str], ranks: Ranks = ALONE) -> Iterator[Run]:
+    """A run whose SIGINT and SIGTERM mean: finish the step, save, stop. Only rank 0 writes.
 
     Where disk or memory fail, InputError names the last good checkpoint.
     """
-    with _naming_last_good(plan), locked(plan.run):
-        _recover(plan)
-        run = Run(plan, versions)
+    with ExitStack() as stack:
+
+        def begin() -> Run:
+            if ranks.rank:
+                return Follower(plan, ranks)
+            stack.enter_context(_naming_last_good(plan))
+            stack.enter_context(locked(plan.run))
+            _recover(plan)
+            return Run(plan, versions, ranks)
+
+        run = together(ranks, begin)
         before = {number: signal.signal(number, run.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield run

@@ -13,10 +13,12 @@ from mlx.utils import tree_map
 
 from gpt_core.config import DType, TrainConfig
 from gpt_core.packing import split_batch
+from gpt_core.ranks import ALONE, Ranks
 from gpt_core.scoring import TokenNats
 from mlx_gpt import functional as F
 from mlx_gpt.model import GPT
 from mlx_gpt.optim import clip, set_lr
+from mlx_gpt.ranks import sum_gradients
 
 TrainStep = Callable[[np.ndarray, float], tuple[float, float]]
 """(batch (accumulation, B, T+1) int32, learning rate) -> (loss in nats a token, gradient norm before clipping)."""
@@ -39,8 +41,8 @@ def nats(
     return nats_BT if counted_BT is None else nats_BT * counted_BT
 
 
-def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) -> TrainStep:
-    """The step as a function of batch and learning rate; it changes model and optimizer."""
+def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, ranks: Ranks = ALONE) -> TrainStep:
+    """The step as a function of a rank's part of the batch and of the learning rate; it changes model and optimizer."""
     scale = LOSS_SCALE[config.dtype]
     state = [model.state, optimizer.state]
     loss_and_gradients = nn.value_and_grad(model, lambda count, *micro_batch: nats(model, *micro_batch).sum() / count * scale)
@@ -63,13 +65,14 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig) 
     def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
         arrays, targets = split_batch(batch, config.document_mask)
         tensors = [mx.array(part) for part in arrays]
-        count = mx.array(targets, dtype=mx.float32)
+        count = mx.array(ranks.sum(targets), dtype=mx.float32)
         total = mx.zeros(())
         gradients: dict = {}
         set_lr(optimizer, lr)
         for micro_batch in zip(*tensors, strict=True):
             total, gradients = accumulate(count, total, gradients, *micro_batch)
             mx.eval(total, gradients)  # one a micro-batch, so that only one graph is alive
+        total, gradients = sum_gradients(total, gradients, ranks)
         gradients, norm_before = clipped(gradients)
         loss, norm = float(total), float(norm_before)
         if math.isfinite(loss) and math.isfinite(norm):

@@ -113,13 +113,18 @@ def test_help_names_the_run_folder_that_is_made(outlines, twin, folder):
 
 # What only one twin has, on purpose.
 ONLY = {
-    "mlx_gpt": {"model.Linear", "model.Linear.__call__", "state.flat"},
+    "mlx_gpt": {"model.Linear", "model.Linear.__call__", "state.flat", "ranks.PIECE"},
     "torch_gpt": {
         "device.refuse_known_bad",
         "device.synchronize",
         "device.compiled",
         "device.multiplies_bfloat16",
         "device.half_precision",
+        "ranks.place",
+        "ranks.shard",
+        "state.is_sharded",
+        "state.whole",
+        "state.like",
     },
 }
 OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "rounded"}

@@ -37,7 +37,9 @@ def steps(run: Run, first: int, last: int) -> None:
     """Records of steps first to last, saved where they are due."""
     weights = initial_weights(run._plan.model, 1)
     for step in range(first, last + 1):
-        run.log(run.record(step, 5.0 - step / 10, 1e-3, 2.0, 0.25, 3 * 2**29))
+        record = run.record(step, 5.0 - step / 10, 1e-3, 2.0, 0.25, 3 * 2**29)
+        run.heed()
+        run.log(record)
         if run.saves(step):
             run.save(step, weights, moments(weights))
         if run.stop_signal:
@@ -148,6 +150,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(planned, tmp_pat
     with open_run(planned(), {}) as run:
         steps(run, 1, 4)
         os.kill(os.getpid(), number)
+        run.heed()
         assert run.stop_signal == number.name and run.saves(5)
         assert signal.getsignal(number) == signal.SIG_DFL  # a second one ends the process
         steps(run, 5, 30)

@@ -1,12 +1,38 @@
 """Model and moments as numpy arrays by contract name, and back. Twin of mlx_gpt/state.py."""
 
+from typing import TYPE_CHECKING, TypeGuard
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import AdamW
 
 from gpt_core.checkpoint import Arrays
 from gpt_core.errors import InputError
 from torch_gpt.model import GPT
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
+    """Whether it is one of FSDP's, torch.distributed.tensor.DTensor, which takes seconds to import."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, or the parts of a sharded one from all ranks."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def like(values: np.ndarray, parameter: Tensor) -> Tensor:
+    """A copy of an array where a parameter is, and sharded as it is."""
+    tensor = torch.from_numpy(values).to(parameter.device)
+    if not is_sharded(parameter):
+        return tensor.clone()
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
 
 
 def load_weights(model: GPT, weights: Arrays) -> None:
@@ -23,7 +49,7 @@ def load_weights(model: GPT, weights: Arrays) -> None:
 
 def read_weights(model: GPT) -> Arrays:
     """The model's weights, float32."""
-    return {name: parameter.detach().cpu().numpy() for name, parameter in model.named_parameters()}
+    return {name: whole(parameter.detach()).cpu().numpy() for name, parameter in model.named_parameters()}
 
 
 def load_moments(model: GPT, optimizer: AdamW, moments: Arrays, step: int) -> None:
@@ -31,8 +57,8 @@ def load_moments(model: GPT, optimizer: AdamW, moments: Arrays, step: int) -> No
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
             "step": torch.tensor(float(step), device=parameter.device),
-            "exp_avg": torch.from_numpy(moments[f"{name}.m"]).to(parameter.device).clone(),
-            "exp_avg_sq": torch.from_numpy(moments[f"{name}.v"]).to(parameter.device).clone(),
+            "exp_avg": like(moments[f"{name}.m"], parameter),
+            "exp_avg_sq": like(moments[f"{name}.v"], parameter),
         }
 
 
@@ -41,6 +67,6 @@ def read_moments(model: GPT, optimizer: AdamW) -> Arrays:
     moments = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
-        moments[f"{name}.m"] = state["exp_avg"].cpu().numpy()
-        moments[f"{name}.v"] = state["exp_avg_sq"].cpu().numpy()
+        moments[f"{name}.m"] = whole(state["exp_avg"]).cpu().numpy()
+        moments[f"{name}.v"] = whole(state["exp_avg_sq"]).cpu().numpy()
     return moments

@@ -12,10 +12,13 @@ from torch.optim import AdamW
 
 from gpt_core.config import DType, TrainConfig
 from gpt_core.packing import split_batch
+from gpt_core.ranks import ALONE, Ranks
 from gpt_core.scoring import TokenNats
 from torch_gpt import device as devices
 from torch_gpt.model import GPT
 from torch_gpt.optim import clip, set_lr
+from torch_gpt.ranks import sum_gradients
+from torch_gpt.state import whole
 
 TrainStep = Callable[[np.ndarray, float], tuple[float, float]]
 """(batch (accumulation, B, T+1) int32, learning rate) -> (loss in nats a token, gradient norm before clipping)."""
@@ -38,13 +41,14 @@ def nats(
     return nats_BT if counted_BT is None else nats_BT * counted_BT
 
 
-def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: torch.device) -> TrainStep:
-    """The step as a function of batch and learning rate; it changes model and optimizer."""
+def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: torch.device, ranks: Ranks = ALONE) -> TrainStep:
+    """The step as a function of a rank's part of the batch and of the learning rate; it changes model and optimizer."""
     scale = LOSS_SCALE[config.dtype]
     summed_nats = devices.compiled(lambda *micro_batch: nats(model, *micro_batch).sum(), device)
 
     def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
-        arrays, count = split_batch(batch, config.document_mask)
+        arrays, targets = split_batch(batch, config.document_mask)
+        count = ranks.sum(targets)
         tensors = [torch.from_numpy(part).long().to(device) for part in arrays]
         total = torch.zeros((), device=device)
         set_lr(optimizer, lr)
@@ -59,7 +63,8 @@ def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: t
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= scale
-        loss, norm = total.item(), clip(model, config.grad_clip).item()
+        loss = sum_gradients(model, total, ranks).item()
+        norm = whole(clip(model, config.grad_clip)).item()
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
         return loss, norm
