@@ -100,7 +100,7 @@ def durations(twin: str, data: Path, run: Path) -> dict[str, float]:
 def prepare(rows: Path, out: Path, kill_after: float | None = None) -> bool:
     """Runs data_prep, killed after so many seconds; whether it was."""
     command = [sys.executable, "-m", "data_prep", "--source", str(rows), "--out", str(out), "--overwrite"]
-    command += ["--latin", "keep", "--vocab-size", "300", "--shards", "3", "--val-fraction", "0.3"]
+    command += ["--latin", "keep", "--vocab-size", "300", "--shards", "3", "--val-fraction", "0.3", "--test-fraction", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         said = process.communicate(timeout=kill_after)[1]
@@ -114,7 +114,7 @@ def prepare(rows: Path, out: Path, kill_after: float | None = None) -> bool:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Names and contents of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def trajectory(run: Path) -> list[Record]:
