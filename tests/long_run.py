@@ -1,7 +1,7 @@
 """python tests/long_run.py --twin torch|mlx --steps 20000: is the memory of a long run flat, and is nothing of it lost?
 
-A model of a minute's training; the resident memory of the process is read at a twentieth of the steps and at the last one.
-Plots are drawn every second, so that what they need once is there at the first reading.
+A model of a minute's training; the resident memory of the process is read at a twentieth of the steps (250 at least),
+half-way and at the end. Plots are drawn every second, so that what they need once is there at the first reading.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from gpt_core.metrics import Record, records_of
 MODEL = "--preset tiny --vocab-size 512 --block-size 16 --n-layer 1 --n-head 1 --n-embd 8 --micro-batch-size 1"
 RECIPE = "--device cpu --schedule constant --val-every 100 --val-batches 1 --checkpoint-every 200 --keep-last 3 --resume never"
 LIMIT_PCT = 5.0
+SETTLED = 250
+"""Steps after which a validation, a checkpoint and a plot have been."""
 
 
 def resident_mib() -> float:
@@ -38,7 +40,8 @@ def resident_mib() -> float:
 
 def measure(twin: str, steps: int, folder: Path) -> dict[str, Any]:
     """Trains and returns the figures."""
-    at = {steps // 20, steps // 2, steps}
+    first = max(steps // 20, SETTLED)
+    at = {first, steps // 2, steps}
     memory: dict[int, float] = {}
     began: dict[int, float] = {}
     log = run.Run.log
@@ -62,13 +65,13 @@ def measure(twin: str, steps: int, folder: Path) -> dict[str, Any]:
     written = [record["step"] for record, _ in records_of(where / "metrics.jsonl")]
     assert written == list(range(1, steps + 1)), "records are missing"
     assert len(step_folders(where)) == min(3, -(-steps // 200))
-    first, last = memory[steps // 20], memory[steps]
+    before, last = memory[first], memory[steps]
     return {
         "twin": twin,
         "steps": steps,
         "resident_mib": {step: round(size, 1) for step, size in memory.items()},
-        "growth_pct": round(100 * (last - first) / first, 2),
-        "ms_a_step": round(1000 * (began[steps] - began[steps // 20]) / (steps - steps // 20), 3),
+        "growth_pct": round(100 * (last - before) / before, 2),
+        "ms_a_step": round(1000 * (began[steps] - began[first]) / (steps - first), 3),
         "metrics_bytes_a_step": round((where / "metrics.jsonl").stat().st_size / steps),
     }
 

@@ -19,13 +19,13 @@ from gpt_core.curves import Curves
 from gpt_core.metrics import FIELDS, append, keep_until, records_of
 
 SCRIPT = Path(__file__).parent / "long_run.py"
-GROWTH_LIMIT_PCT = 5.0  # measured from step 25 to 500: torch 0.9, MLX 1.6; over 20,000 steps less
+GROWTH_LIMIT_PCT = 5.0  # from step 250 to 600, measured: torch 0.23, MLX 0.06
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_memory_stays_flat(name: str) -> None:
     environment = os.environ | {"MLX_DISABLE_COMPILE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), "--twin", name, "--steps", "500"]
+    command = [sys.executable, str(SCRIPT), "--twin", name, "--steps", "600"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     figures = json.loads(found.stdout.splitlines()[-1])
     assert found.returncode == 0 and abs(figures["growth_pct"]) <= GROWTH_LIMIT_PCT, figures
