@@ -32,7 +32,7 @@ class Idle(AdamW):
 def open_work(spec: Spec) -> Work:
     """Model, optimizer and batches of a task."""
     device = devices.pick(spec.device, spec.dtype)
-    devices.keep_freed_memory(device)
+    devices.keep_freed_memory(device, spec.dtype)
     batches = loader(spec)
     first = batches.batch_at(0)
     model = GPT(spec.model).to(device)

@@ -217,8 +217,8 @@ def test_gpus_that_emulate(chip: str, dtype: DType, emulated: bool, monkeypatch:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_torch_asks_the_cpu(native: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("bf16", "fp16"):
-        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda: native, raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: native, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "amx_bf16": native})
     for dtype in ("float32", "bfloat16", "float16"):
         torch_gpt.device.pick("cpu", dtype)
     assert capsys.readouterr().err.count("warning: --dtype") == (0 if native else 2)

@@ -63,6 +63,8 @@ def test_a_rounded_linear_layer_is_that_of_rounded_matrices(
 @pytest.mark.parametrize(("cpu", "native"), [(AMX, True), (PLAIN, False), (ARM, True)])
 def test_which_cpu_multiplies_bfloat16_itself(cpu: dict[str, Any], native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    assert devices.emulates(CPU, "bfloat16") != native
     context = devices.half_precision(CPU, "bfloat16")
     assert isinstance(context, torch.autocast) == native and isinstance(context, RoundedProducts) != native
     assert isinstance(devices.half_precision(CPU, "float16"), torch.autocast)

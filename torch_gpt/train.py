@@ -59,7 +59,7 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Plan, devices.torch
     _, config = plan.configs(args)
     refuse_uneven(config, ranks)
     device = place(devices.pick(args.device, config.dtype), ranks)
-    devices.keep_freed_memory(device)
+    devices.keep_freed_memory(device, config.dtype)
     name = devices.describe(device)
     if args.dry_run:
         print(plan.describe(args, name))
