@@ -51,7 +51,10 @@ def emulates(device: torch.device, dtype: DType) -> bool:
     """Whether the device computes a half precision in software, slower than float32."""
     if device.type != "cpu":
         return emulated_by(describe(device), dtype)
-    native = {"bfloat16": multiplies_bfloat16, "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported}
+    native: dict[str, Callable[[], bool]] = {
+        "bfloat16": multiplies_bfloat16,
+        "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
     return dtype in native and not native[dtype]()
 
 
