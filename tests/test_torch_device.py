@@ -50,11 +50,13 @@ def test_a_rounded_linear_layer_is_that_of_rounded_matrices(
     def expected(cut: Any) -> list[torch.Tensor]:
         a, w, g = (cut(values.detach()).double() for values in (x, weight, gradient))
         flat, of_y = a.reshape(-1, 7), g.reshape(-1, 5)
-        return [a @ w.T + (bias.detach().double() if biased else 0), g @ w, of_y.T @ flat, of_y.sum(0)]
+        return [a @ w.T + (bias.detach().double() if biased else 0), g @ w, of_y.T @ flat]
 
     assert y.dtype == torch.float32
-    found = [y.detach(), x.grad, weight.grad] + ([bias.grad] if biased else [])
-    for value, right, unrounded in zip(found, expected(rounded), expected(lambda values: values), strict=False):
+    if biased:  # a sum, not a product: not rounded
+        torch.testing.assert_close(bias.grad, gradient.reshape(-1, 5).sum(0))
+    found = [y.detach(), x.grad, weight.grad]
+    for value, right, unrounded in zip(found, expected(rounded), expected(lambda values: values), strict=True):
         assert value is not None and value.shape == right.shape
         assert (value - right).abs().max() < ROUNDED_TOLERANCE * right.abs().max()
         assert (value - unrounded).abs().max() > 100 * ROUNDED_TOLERANCE * right.abs().max()
