@@ -101,23 +101,27 @@ def test_casts_shared_by_micro_batches_change_no_bit(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its malloc only")
 def test_freed_memory_is_kept() -> None:
-    """Forty blocks of 8 MB one after the other: without it each has 2,048 page faults."""
+    """Eight blocks of 40 MiB, more than glibc ever keeps by itself: 81,928 page faults without it.
+
+    With it none, or those of one block more where something small lay in the way: 10,240, in 3 of 12 runs.
+    """
     script = """if True:
         import resource, sys, torch
         from torch_gpt.device import keep_freed_memory
         if sys.argv[1] == "keep":
             keep_freed_memory(torch.device("cpu"))
         faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(2):
-            torch.ones(10, 2**21)
+        def work():
+            for _ in range(4):
+                blocks = [torch.ones(10 * 2**20) for _ in range(2)]
+                del blocks
+        work()
         begin = faults()
-        for _ in range(4):
-            blocks = [torch.ones(2**21) for _ in range(10)]
-            del blocks
+        work()
         print(faults() - begin)
     """
     found = [
         int(subprocess.run([sys.executable, "-c", script, how], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
         for how in ("keep", "return")
     ]
-    assert found[0] < 1000 < 40_000 < found[1], found
+    assert 4 * found[0] < found[1], found  # a ratio: with huge pages both are fewer
