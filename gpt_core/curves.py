@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from gpt_core.metrics import Record
 
-LIMIT = 4000
-"""Most points of a curve; a plot is 960 pixels wide."""
+LIMIT = 2000
+"""Most points of a curve; a plot is 960 pixels wide, and its memory grows with the points."""
 WEIGHT = 0.05
 
 
