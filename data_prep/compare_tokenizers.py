@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import UnigramTrainer
 
 from data_prep.anchors import text_of
 from data_prep.kneser_ney import train
-from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, WORDS, Words, pre_tokenizer, train_tokenizer
+from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, WORDS, Words, train_tokenizer, trained
 from gpt_core.cli import Parser, run
 from gpt_core.dataset import open_dataset
 from gpt_core.errors import InputError
@@ -40,18 +39,13 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 def train_unigram(rows: Sequence[str], vocab_size: int, words: Words = "gpt2") -> Tokenizer:
     """A Unigram tokenizer (Kudo 2018) on the same words, bytes and end of row as our BPE."""
-    tokenizer = Tokenizer(Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizer(words)
-    tokenizer.decoder = ByteLevelDecoder()
     trainer = UnigramTrainer(
         vocab_size=vocab_size,
         special_tokens=[AddedToken(END_OF_TEXT, special=True, normalized=False)],
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=sys.stderr.isatty(),
     )
-    tokenizer.train_from_iterator(rows, trainer=trainer)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    return trained(Unigram(), trainer, rows, words)
 
 
 def read_other(path: Path) -> tuple[Encode, int]:

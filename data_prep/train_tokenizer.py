@@ -6,9 +6,9 @@ from typing import Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
+from tokenizers.models import BPE, Model
 from tokenizers.pre_tokenizers import ByteLevel, PreTokenizer, Sequence, Split
-from tokenizers.trainers import BpeTrainer
+from tokenizers.trainers import BpeTrainer, Trainer
 
 from gpt_core.tokens import END_OF_TEXT
 
@@ -37,9 +37,6 @@ def train_tokenizer(rows: Iterable[str], vocab_size: int, words: Words = "gpt2")
 
     Id 0 is <|endoftext|>, then come the 256 bytes, then the merges. <|endoftext|> in a text is plain characters.
     """
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizer(words)
-    tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=MIN_PAIR_COUNT,
@@ -47,6 +44,14 @@ def train_tokenizer(rows: Iterable[str], vocab_size: int, words: Words = "gpt2")
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=sys.stderr.isatty(),
     )
+    return trained(BPE(), trainer, rows, words)
+
+
+def trained(model: Model, trainer: Trainer, rows: Iterable[str], words: Words) -> Tokenizer:
+    """A byte-level tokenizer of any kind: the model as the trainer makes it from the words of `rows`."""
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizer(words)
+    tokenizer.decoder = ByteLevelDecoder()
     tokenizer.train_from_iterator(rows, trainer=trainer)
     tokenizer.encode_special_tokens = True
     return tokenizer
