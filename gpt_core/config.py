@@ -9,6 +9,9 @@ from gpt_core.cli import flag
 from gpt_core.errors import InputError
 
 DType = Literal["float32", "bfloat16", "float16"]
+MLP = Literal["gelu", "swiglu"]
+Norm = Literal["layernorm", "rmsnorm"]
+Positions = Literal["learned", "rope"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -23,13 +26,21 @@ def option(default: Any, help: str, *, on_resume: str = "fixed", added: bool = F
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Architecture: GPT-2 with pre-LayerNorm, learned positions, tanh GELU, biases, tied embedding and head, no dropout."""
+    """Architecture: a pre-norm decoder with tied embedding and head. The defaults are GPT-2's; the other choices, taken all
+    together, are Qwen3's (RoPE, RMSNorm, QK-norm, SwiGLU, no biases). These two can be exported (docs/weights.md)."""
 
     vocab_size: int = option(10_240, "rows of the embedding, tokens; those beyond the tokenizer's are padding")
     block_size: int = option(512, "context length, tokens")
     n_layer: int = option(12, "transformer blocks")
     n_head: int = option(12, "attention heads a block")
     n_embd: int = option(768, "width of the residual stream")
+    positions: Positions = option("learned", "a learned vector a position, or rotated queries and keys (RoPE)", added=True)
+    norm: Norm = option("layernorm", "normalization before each layer and before the head", added=True)
+    qk_norm: bool = option(False, "RMSNorm of every query and key", added=True)
+    mlp: MLP = option(
+        "gelu", "tanh GELU on 4 x width values, or SwiGLU on 8/3 x width, rounded up to a multiple of 64", added=True
+    )
+    bias: bool = option(True, "biases in the linear layers", added=True)
 
     def __post_init__(self) -> None:
         _check_positive(self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
@@ -37,6 +48,13 @@ class GPTConfig:
             raise InputError(f"--n-embd {self.n_embd} is not a multiple of --n-head {self.n_head}: change one of them")
         if self.vocab_size > 65_536:
             raise InputError(f"--vocab-size {self.vocab_size} is over 65536, the most that uint16 shards can hold")
+        if self.positions == "rope" and self.n_embd // self.n_head % 2:
+            raise InputError(f"--positions rope rotates pairs: --n-embd {self.n_embd} / --n-head {self.n_head} must be even")
+
+    @property
+    def n_hidden(self) -> int:
+        """Values between the linear layers of an MLP."""
+        return 4 * self.n_embd if self.mlp == "gelu" else math.ceil(8 * self.n_embd / 3 / 64) * 64
 
 
 @dataclass(frozen=True)

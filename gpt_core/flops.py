@@ -12,7 +12,7 @@ def flops_per_token(config: GPTConfig) -> int:
     N counts every parameter but the position table, which is only looked up; the tied embedding counts once, as the
     head. Attention counts the full square: the causal half is not subtracted, as is usual in published figures.
     """
-    wpe = next(math.prod(p.shape) for p in parameters(config) if p.name == "wpe.weight")
+    wpe = sum(math.prod(p.shape) for p in parameters(config) if p.name == "wpe.weight")
     matmul_parameters = parameter_count(config) - wpe
     return 6 * matmul_parameters + 12 * config.n_layer * config.n_embd * config.block_size
 

@@ -14,7 +14,7 @@ def make_forward(model: GPT) -> Forward:
     """The forward pass for `generation.generate`: new tokens and a cache in, the last logits (V,) and the cache out."""
 
     def forward(tokens: list[int], cache: KVCache | None) -> tuple[np.ndarray, KVCache]:
-        cache = cache or KVCache(len(model.h), len(model.wpe.weight))
+        cache = cache or KVCache(len(model.h), model.block_size)
         logits_BTV = model(mx.array([tokens]), cache)
         return np.array(logits_BTV[0, -1]), cache
 

@@ -1,9 +1,9 @@
-"""GPT-2 in PyTorch.
+"""GPT-2, or Qwen3, in PyTorch: what `GPTConfig` chooses.
 
-- decoder-only transformer, pre-LayerNorm, residual stream in float32
-- learned positions, biases everywhere, no dropout
+- decoder-only transformer, pre-norm (LayerNorm, or RMSNorm), residual stream in float32
+- positions: learned, or rotated queries and keys (RoPE)
 - attention: fused, causal, within a row if sequences are packed; `reference_attention` is the same in readable form
-- MLP: 4 C wide, tanh GELU
+- MLP: tanh GELU, 4 C wide, or SwiGLU, 8/3 C wide
 - the head is the embedding: one tensor `wte.weight`
 - half precision: autocast around the forward pass (torch_gpt/step.py); weights stay float32
 
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_core.config import GPTConfig
+
+ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
 
 
 class KVCache:
@@ -71,14 +73,34 @@ def reference_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, seen_BTS
     return weights_BHTS @ v_BHSD
 
 
+def rotate(x_BHTD: Tensor, first: int) -> Tensor:
+    """Turns the pair of values (i, i + D/2) at position p by the angle p / 10,000^(2i / D), as Llama and Qwen lay RoPE out.
+
+    Su et al. 2021, equation 34. Position `first` is that of the first token here.
+    """
+    T, D = x_BHTD.shape[2:]
+    positions_T = torch.arange(first, first + T, device=x_BHTD.device, dtype=torch.float32)
+    angles_TD = positions_T[:, None] * ROPE_BASE ** (-torch.arange(0, D, 2, device=x_BHTD.device) / D)
+    cos_TD, sin_TD = angles_TD.cos().to(x_BHTD.dtype), angles_TD.sin().to(x_BHTD.dtype)
+    a, b = x_BHTD.chunk(2, dim=3)
+    return torch.cat([a * cos_TD - b * sin_TD, b * cos_TD + a * sin_TD], dim=3)
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    """LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019), over C values."""
+    return nn.LayerNorm(config.n_embd, eps=1e-5) if config.norm == "layernorm" else nn.RMSNorm(config.n_embd, eps=RMS_EPS)
+
+
 class Attention(nn.Module):
-    """Multi-head causal self-attention."""
+    """Multi-head causal self-attention; queries and keys with RMSNorm if `qk_norm` (Dehghani et al. 2023, section 2)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.n_head, self.rotates, D = config.n_head, config.positions == "rope", config.n_embd // config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, config.bias)
+        self.q_norm = nn.RMSNorm(D, eps=RMS_EPS) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(D, eps=RMS_EPS) if config.qk_norm else None
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, config.bias)
 
     def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -87,6 +109,11 @@ class Attention(nn.Module):
         q = q.reshape(B, T, self.n_head, -1).transpose(1, 2)
         k = k.reshape(B, T, self.n_head, -1).transpose(1, 2)
         v = v.reshape(B, T, self.n_head, -1).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotates:
+            first = cache.length if cache is not None else 0
+            q, k = rotate(q, first), rotate(k, first)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         y_BTC = attention(q, k, v, seen_BTS).transpose(1, 2).reshape(B, T, C)
@@ -98,12 +125,26 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, config.n_hidden, config.bias)
+        self.c_proj = nn.Linear(config.n_hidden, config.n_embd, config.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         return self.c_proj(F.gelu(self.c_fc(x_BTC), approximate="tanh"))
+
+
+class SwiGLU(nn.Module):
+    """Two linear layers, and a third whose SiLU gates what is between them (Shazeer 2020)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_gate = nn.Linear(config.n_embd, config.n_hidden, config.bias)
+        self.c_fc = nn.Linear(config.n_embd, config.n_hidden, config.bias)
+        self.c_proj = nn.Linear(config.n_hidden, config.n_embd, config.bias)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(F.silu(self.c_gate(x_BTC)) * self.c_fc(x_BTC))
 
 
 class Block(nn.Module):
@@ -111,10 +152,10 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.ln_1 = make_norm(config)
         self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
-        self.mlp = MLP(config)
+        self.ln_2 = make_norm(config)
+        self.mlp = MLP(config) if config.mlp == "gelu" else SwiGLU(config)
 
     def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -127,10 +168,11 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
+        self.block_size = config.block_size
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.positions == "learned" else None
         self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.ln_f = make_norm(config)
 
     def forward(self, idx_BT: Tensor, cache: KVCache | None = None, positions_BT: Tensor | None = None) -> Tensor:
         """Token ids (B, T) -> logits (B, T, V), float32.
@@ -142,7 +184,9 @@ class GPT(nn.Module):
         if positions_BT is None:
             first = cache.length if cache is not None else 0
             positions_BT = torch.arange(first, first + idx_BT.shape[1], device=idx_BT.device)
-        x_BTC = self.wte(idx_BT) + self.wpe(positions_BT)
+        x_BTC = self.wte(idx_BT)
+        if self.wpe is not None:
+            x_BTC = x_BTC + self.wpe(positions_BT)
         for layer, block in enumerate(self.h):
             x_BTC = block(x_BTC, layer, cache, seen_BTS)
         if cache is not None:
