@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.optim import AdamW
 
 from benchmarks.peaks import Product
 from benchmarks.spec import Spec
@@ -17,15 +16,15 @@ from gpt_core.sampling import Sampling
 from torch_gpt import device as devices
 from torch_gpt.generate import make_forward
 from torch_gpt.model import GPT
-from torch_gpt.optim import make_optimizer
+from torch_gpt.optim import MultiOptimizer, make_optimizer
 from torch_gpt.state import load_weights
 from torch_gpt.step import make_train_step, precision
 
 
-class Idle(AdamW):
+class Idle(MultiOptimizer):
     """Leaves the weights alone: a step with it is all of a step but the update."""
 
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Does nothing."""
 
 
@@ -39,7 +38,7 @@ def open_work(spec: Spec) -> Work:
     load_weights(model, initial_weights(spec.model, spec.train.seed))
     optimizer = make_optimizer(model, spec.train)
     train_step = make_train_step(model, optimizer, spec.train, device)
-    idle_step = make_train_step(model, Idle(model.parameters(), lr=spec.train.lr), spec.train, device)
+    idle_step = make_train_step(model, Idle(optimizer.optimizers), spec.train, device)
 
     def step(batch: np.ndarray) -> float:
         loss = train_step(batch, spec.train.lr)[0]

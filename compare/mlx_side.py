@@ -13,6 +13,7 @@ import numpy as np
 from compare.sides import BatchAt, Curve, Pass, State
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import GPTConfig, TrainConfig
+from gpt_core.dropout import kept_at
 from gpt_core.generation import Forward
 from gpt_core.schedule import lr_at
 from mlx_gpt import device as devices
@@ -55,7 +56,8 @@ class MLXSide:
         train_step = step.make_train_step(model, optimizer, recipe)
         rows, states, begin = [], {}, time.perf_counter()
         for done in range(start.step + 1, stops[-1] + 1):
-            rows.append(train_step(batch_at(done - 1), lr_at(done - 1, recipe, total)))
+            kept = kept_at(done - 1, config, recipe)
+            rows.append(train_step(batch_at(done - 1), lr_at(done - 1, recipe, total), kept))
             if done in stops:
                 states[done] = State(done, state.read_weights(model), state.read_moments(optimizer))
         losses, norms = np.array(rows).T

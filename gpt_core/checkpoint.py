@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from gpt_core.config import GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
 from gpt_core.files import checksum, naming, new_folder, remove_folder, sha256, write_text
-from gpt_core.names import parameters
+from gpt_core.names import moment_shapes, parameters
 
 FORMAT_VERSION = 1
 MODEL, OPTIMIZER, CONFIG, STATE, TOKENIZER = (
@@ -180,7 +180,6 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
     model = from_dict(GPTConfig, config["model"], str(folder / CONFIG))
     train = from_dict(TrainConfig, config["train"], str(folder / CONFIG))
     shapes = {parameter.name: parameter.shape for parameter in parameters(model)}
-    moment_shapes = {f"{name}.{moment}": shape for name, shape in shapes.items() for moment in ("m", "v")}
     return Checkpoint(
         folder=folder,
         model=model,
@@ -189,7 +188,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
         manifest_sha256=manifest,
         tokenizer_sha256=tokenizer,
         weights=read_arrays(folder / MODEL, shapes),
-        moments=_read_moments(folder / OPTIMIZER, moment_shapes) if moments else {},
+        moments=_read_moments(folder / OPTIMIZER, moment_shapes(model, train)) if moments else {},
     )
 
 

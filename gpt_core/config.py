@@ -10,6 +10,7 @@ from gpt_core.errors import InputError
 
 DType = Literal["float32", "bfloat16", "float16"]
 MLP = Literal["gelu", "swiglu"]
+Optimizer = Literal["adamw", "muon"]
 Norm = Literal["layernorm", "rmsnorm"]
 Positions = Literal["learned", "rope"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -37,9 +38,7 @@ class GPTConfig:
     positions: Positions = option("learned", "a learned vector a position, or rotated queries and keys (RoPE)", added=True)
     norm: Norm = option("layernorm", "normalization before each layer and before the head", added=True)
     qk_norm: bool = option(False, "RMSNorm of every query and key", added=True)
-    mlp: MLP = option(
-        "gelu", "tanh GELU on 4 x width values, or SwiGLU on 8/3 x width, rounded up to a multiple of 64", added=True
-    )
+    mlp: MLP = option("gelu", "tanh GELU, 4 x width wide, or SwiGLU, 8/3 x width rounded up to a multiple of 64", added=True)
     bias: bool = option(True, "biases in the linear layers", added=True)
 
     def __post_init__(self) -> None:
@@ -66,10 +65,15 @@ class TrainConfig:
     document_mask: bool = option(
         False, "pack whole rows into sequences, and let no row see another, in attention, positions and loss", added=True
     )
+    dropout: float = option(0.0, "share of the values that embedding, attention and MLP add which a step drops", added=True)
     epochs: int = option(2, "passes over the training tokens; ignored when steps is given", on_resume="horizon")
     steps: int | None = option(None, "optimizer steps in all, instead of epochs", on_resume="horizon")
     schedule: Schedule = option("constant", "learning rate after warm-up: constant, or linear or cosine decay")
-    lr: float = option(1e-3, "peak learning rate")
+    optimizer: Optimizer = option(
+        "adamw", "AdamW for all parameters, or Muon for the matrices of the layers and AdamW for the rest", added=True
+    )
+    lr: float = option(1e-3, "peak learning rate of AdamW")
+    muon_lr: float = option(0.02, "peak learning rate of Muon, which follows the same schedule", added=True)
     min_lr: float = option(0.0, "learning rate at the end of a linear or cosine decay")
     warmup_steps: int = option(0, "optimizer steps over which the learning rate rises linearly to its peak")
     beta1: float = option(0.9, "AdamW decay rate of the first moment, a step")
@@ -87,13 +91,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "micro_batch_size", "accumulation", "epochs", "val_every", "val_batches", "checkpoint_every")
-        _check_positive(self, "keep_last", "grad_clip", "lr")
+        _check_positive(self, "keep_last", "grad_clip", "lr", "muon_lr")
         if self.steps is not None:
             _check_positive(self, "steps")
         for name in ("min_lr", "warmup_steps", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give 0 or more")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give at least 0 and less than 1")
         if self.min_lr > self.lr:

@@ -3,7 +3,7 @@
 import math
 
 from gpt_core.config import GPTConfig, TrainConfig
-from gpt_core.names import parameter_count, parameters
+from gpt_core.names import is_hidden_matrix, parameter_count, parameters
 
 
 def flops_per_token(config: GPTConfig) -> int:
@@ -15,6 +15,17 @@ def flops_per_token(config: GPTConfig) -> int:
     wpe = sum(math.prod(p.shape) for p in parameters(config) if p.name == "wpe.weight")
     matmul_parameters = parameter_count(config) - wpe
     return 6 * matmul_parameters + 12 * config.n_layer * config.n_embd * config.block_size
+
+
+def optimizer_flops(config: GPTConfig, train: TrainConfig) -> int:
+    """FLOPs of one update: about 15 a parameter (AdamW), and the products of Muon's iterations, 4 r^2 c + 2 r^3 each for a
+    matrix of r rows and c >= r columns, or the other way round (torch_gpt/muon.py)."""
+    total = 15 * parameter_count(config)
+    for name, shape, *_ in parameters(config):
+        if train.optimizer == "muon" and is_hidden_matrix(name, len(shape)):
+            r, c = sorted(shape)
+            total += 5 * (4 * r * r * c + 2 * r**3)
+    return total
 
 
 def mfu(config: GPTConfig, tokens_per_s: float, peak_tflops: float) -> float:

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from gpt_core.config import GPTConfig
+from gpt_core.config import GPTConfig, TrainConfig
 
 
 class Parameter(NamedTuple):
@@ -50,6 +50,20 @@ def parameters(config: GPTConfig) -> list[Parameter]:
         table += linear(f"{h}.mlp.c_fc", config.n_hidden, C, std)
         table += linear(f"{h}.mlp.c_proj", C, config.n_hidden, residual_std)
     return table + norm("ln_f")
+
+
+def is_hidden_matrix(name: str, ndim: int) -> bool:
+    """Whether Muon takes a parameter, where it is used: the matrices of the layers, not the embeddings."""
+    return name.startswith("h.") and ndim == 2
+
+
+def moment_shapes(model: GPTConfig, train: TrainConfig) -> dict[str, tuple[int, ...]]:
+    """What the optimizer remembers, by name: `<name>.m` and `<name>.v` of AdamW, `<name>.m` of Muon."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape, *_ in parameters(model):
+        by_muon = train.optimizer == "muon" and is_hidden_matrix(name, len(shape))
+        shapes |= {f"{name}.{moment}": shape for moment in ("m" if by_muon else "mv")}
+    return shapes
 
 
 def parameter_count(config: GPTConfig) -> int:

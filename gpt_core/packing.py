@@ -21,16 +21,16 @@ def layout(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return index - first, (inputs != END_OF_TEXT_ID) | (targets != END_OF_TEXT_ID)
 
 
-def split_batch(batch: np.ndarray, document_mask: bool) -> tuple[tuple[np.ndarray, ...], int]:
-    """What a twin's `nats` takes of a batch (accumulation, B, T+1), each (accumulation, B, T), and how many targets count.
+def split_batch(batch: np.ndarray, document_mask: bool) -> tuple[dict[str, np.ndarray], int]:
+    """The parts of a batch (accumulation, B, T+1), each (accumulation, B, T), and how many targets count.
 
-    Inputs and targets; for packed rows also positions and, as 0 or 1, whether a target counts. All are int32.
+    `idx` and `targets`, int32; `counted`, 1 or 0, float32: whether a target counts; for packed rows `positions`, int32.
     """
-    inputs, targets = batch[..., :-1], batch[..., 1:]
+    parts = {"idx": batch[..., :-1], "targets": batch[..., 1:]}
     if not document_mask:
-        return (inputs, targets), targets.size
+        return parts | {"counted": np.ones(parts["targets"].shape, np.float32)}, parts["targets"].size
     positions, counted = layout(batch)
-    return (inputs, targets, positions, counted.astype(np.int32)), int(counted.sum())
+    return parts | {"positions": positions, "counted": counted.astype(np.float32)}, int(counted.sum())
 
 
 def best_fit(sizes: np.ndarray, capacity: int, lines: int = 0, room: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ from gpt_core.config import GPTConfig, TrainConfig, presets, refuse_other_model,
 from gpt_core.dataset import Dataset, open_dataset
 from gpt_core.errors import InputError
 from gpt_core.files import make_parents
-from gpt_core.flops import flops_per_token, tokens_per_step, training_memory
+from gpt_core.flops import flops_per_token, optimizer_flops, tokens_per_step, training_memory
 from gpt_core.loader import Loader
 from gpt_core.names import parameter_count
 
@@ -183,6 +183,7 @@ def describe(args: argparse.Namespace, device: str) -> str:
         "padding": padding,
         "flops_per_token": flops_per_token(model),
         "flops": per_step * steps if steps else None,
+        "optimizer_flops": optimizer_flops(model, train) * steps if steps else None,
         "memory_gib": round(training_memory(model, train) / 2**30, 2),
         "device": device,
     }
@@ -193,6 +194,7 @@ def describe(args: argparse.Namespace, device: str) -> str:
         f"tokens a step: {facts['tokens_per_step']:,}" + (f", {100 * padding:.2g} % of them padding" if padding else ""),
         f"optimizer steps: {steps:,}" if steps else f"optimizer steps: known once {args.data} is there (python -m data_prep)",
         f"FLOPs: {per_step / 1e12:.3f}e12 a step" + (f", {per_step * steps / 1e15:.3f}e15 in all" if steps else ""),
+        f"FLOPs of the optimizer: {optimizer_flops(model, train) / 1e12:.3f}e12 a step, not counted above",
         f"memory: about {facts['memory_gib']} GiB (weights, gradients, moments, activations in float32)",
         json.dumps(facts | resolved),
     ]

@@ -17,7 +17,7 @@ import numpy as np
 from gpt_core.checkpoint import Arrays, Checkpoint, config_json
 from gpt_core.config import TrainConfig
 from gpt_core.errors import InputError
-from gpt_core.names import parameters
+from gpt_core.names import moment_shapes, parameters
 from gpt_core.plan import Plan
 from gpt_core.scoring import TokenNats
 
@@ -142,7 +142,6 @@ def _shared(plan: Plan, found: Checkpoint | None, ranks: Ranks) -> Checkpoint | 
         return None
     shapes = {parameter.name: parameter.shape for parameter in parameters(plan.model)}
     has_moments = ranks.share(np.array([bool(found and found.moments)], dtype=np.int32))[0]
-    moment_shapes = {f"{name}.{moment}": shape for name, shape in shapes.items() for moment in "mv"} if has_moments else {}
 
     def arrays(shapes: dict[str, tuple[int, ...]], ours: Arrays) -> Arrays:
         return {name: ranks.share(ours.get(name, np.empty(shape, np.float32))) for name, shape in shapes.items()}
@@ -155,7 +154,7 @@ def _shared(plan: Plan, found: Checkpoint | None, ranks: Ranks) -> Checkpoint | 
         manifest_sha256=plan.dataset.manifest_sha256,
         tokenizer_sha256=plan.dataset.tokenizer_sha256,
         weights=arrays(shapes, found.weights if found else {}),
-        moments=arrays(moment_shapes, found.moments if found else {}),
+        moments=arrays(moment_shapes(plan.model, plan.train) if has_moments else {}, found.moments if found else {}),
     )
 
 

@@ -12,7 +12,7 @@ from mlx_gpt import cpu_kernels
 def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | None = None) -> array:
     """Causal attention, (B, H, T, D), with T = S or, from a cache, T = 1. `seen_BTS` (bool) replaces the causal mask."""
     T, S, D = q_BHTD.shape[2], k_BHSD.shape[2], q_BHTD.shape[3]
-    if T == S > 1 and _slow(q_BHTD):
+    if T == S > 1 and slow(q_BHTD):
         return cpu_kernels.attention(q_BHTD, k_BHSD, v_BHSD, seen_BTS)
     causal = "causal" if T > 1 else None
     mask = causal if seen_BTS is None else seen_BTS[:, None]
@@ -21,21 +21,21 @@ def attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: array | Non
 
 def gelu(x: array) -> array:
     """Tanh GELU (Hendrycks and Gimpel 2016), any shape."""
-    return cpu_kernels.gelu(x) if _slow(x) else nn.gelu_approx(x)
+    return cpu_kernels.gelu(x) if slow(x) else nn.gelu_approx(x)
 
 
 def silu(x: array) -> array:
     """x / (1 + e^-x) (Elfwing et al. 2017), any shape."""
-    return cpu_kernels.silu(x) if _slow(x) else nn.silu(x)
+    return cpu_kernels.silu(x) if slow(x) else nn.silu(x)
 
 
 def cross_entropy(logits: array, targets: array) -> array:
     """-ln softmax of each target: logits (..., V), targets (...) integers."""
-    if _slow(logits):
+    if slow(logits):
         return cpu_kernels.cross_entropy(logits, targets)
     return nn.losses.cross_entropy(logits, targets, reduction="none")
 
 
-def _slow(x: array) -> bool:
+def slow(x: array) -> bool:
     """Whether MLX has no vectorized exp for x: float32 on a CPU other than Apple's."""
     return mx.default_device() == mx.cpu and sys.platform != "darwin" and x.dtype == mx.float32

@@ -7,7 +7,8 @@
 - the head is the embedding: one tensor `wte.weight`
 - half precision: MLX has no autocast, so `Linear` casts what it multiplies; weights stay float32
 
-Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache.
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache,
+or sites of dropout.
 Twin of torch_gpt/model.py: keep the order of the definitions. Names follow gpt_core/names.py.
 """
 
@@ -19,6 +20,7 @@ from mlx.core import array
 
 from gpt_core.config import GPTConfig
 from mlx_gpt import functional as F
+from mlx_gpt.loss import head_loss
 
 ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
 
@@ -77,6 +79,11 @@ def rotate(x_BHTD: array, first: int) -> array:
     Su et al. 2021, equation 34. Position `first` is that of the first token here.
     """
     return mx.fast.rope(x_BHTD, x_BHTD.shape[3], traditional=False, base=ROPE_BASE, scale=1.0, offset=first)
+
+
+def dropped(x_BTC: array, kept_BSTC: array | None, site: int) -> array:
+    """Times the factors of one of S places in the model: 0 for what is dropped, 1 / (1 - rate) for the rest."""
+    return x_BTC if kept_BSTC is None else x_BTC * kept_BSTC[:, site]
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -163,10 +170,12 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config, compute) if config.mlp == "gelu" else SwiGLU(config, compute)
 
-    def __call__(self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None) -> array:
+    def __call__(
+        self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None, kept_BSTC: array | None
+    ) -> array:
         """(B, T, C) -> (B, T, C)."""
-        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS)
-        return x_BTC + self.mlp(self.ln_2(x_BTC))
+        x_BTC = x_BTC + dropped(self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS), kept_BSTC, 2 * layer + 1)
+        return x_BTC + dropped(self.mlp(self.ln_2(x_BTC)), kept_BSTC, 2 * layer + 2)
 
 
 class GPT(nn.Module):
@@ -180,11 +189,20 @@ class GPT(nn.Module):
         self.h = [Block(config, compute) for _ in range(config.n_layer)]
         self.ln_f = make_norm(config)
 
-    def __call__(self, idx_BT: array, cache: KVCache | None = None, positions_BT: array | None = None) -> array:
+    def __call__(
+        self,
+        idx_BT: array,
+        cache: KVCache | None = None,
+        positions_BT: array | None = None,
+        kept_BSTC: array | None = None,
+        loss_of: tuple[array, array] | None = None,
+    ) -> array:
         """Token ids (B, T) -> logits (B, T, V), float32.
 
         With a cache, idx holds the new tokens only, and the logits are those after the last of them, (B, 1, V).
         `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
+        `kept_BSTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
+        factor x nats comes instead of logits, a scalar.
         """
         seen_BTS = None if positions_BT is None else row_mask(positions_BT)
         if positions_BT is None:
@@ -193,9 +211,13 @@ class GPT(nn.Module):
         x_BTC = self.wte(idx_BT)
         if self.wpe is not None:
             x_BTC = x_BTC + self.wpe(positions_BT)
+        x_BTC = dropped(x_BTC, kept_BSTC, 0)
         for layer, block in enumerate(self.h):
-            x_BTC = block(x_BTC, layer, cache, seen_BTS)
+            x_BTC = block(x_BTC, layer, cache, seen_BTS, kept_BSTC)
         if cache is not None:
             cache.length += idx_BT.shape[1]
             x_BTC = x_BTC[:, -1:]
-        return (self.ln_f(x_BTC).astype(self.compute) @ self.wte.weight.astype(self.compute).T).astype(mx.float32)
+        x_BTC, weight_VC = self.ln_f(x_BTC).astype(self.compute), self.wte.weight.astype(self.compute)
+        if loss_of is not None:
+            return head_loss(x_BTC.flatten(0, 1), weight_VC, *(values_BT.flatten() for values_BT in loss_of))
+        return (x_BTC @ weight_VC.T).astype(mx.float32)

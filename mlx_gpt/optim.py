@@ -1,18 +1,20 @@
-"""AdamW with decay on matrices only, bias correction on, and clipping by the global norm. Twin of torch_gpt/optim.py."""
+"""AdamW, or Muon for the matrices of the layers and AdamW for the rest; clipping by norm. Twin of torch_gpt/optim.py."""
 
 import mlx.core as mx
 from mlx.core import array
-from mlx.optimizers import AdamW, MultiOptimizer
+from mlx.optimizers import AdamW, MultiOptimizer, Optimizer
 from mlx.utils import tree_map
 
 from gpt_core.config import TrainConfig
+from gpt_core.names import is_hidden_matrix
 from mlx_gpt.model import GPT
+from mlx_gpt.muon import Muon, norm
 from mlx_gpt.state import flat
 
 
 def make_optimizer(model: GPT, config: TrainConfig) -> MultiOptimizer:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2), eps 1e-8: decay for matrices, none for biases and norms."""
-    groups = [
+    groups: list[Optimizer] = [
         AdamW(
             learning_rate=config.lr,
             betas=[config.beta1, config.beta2],
@@ -22,26 +24,26 @@ def make_optimizer(model: GPT, config: TrainConfig) -> MultiOptimizer:
         )
         for weight_decay in (config.weight_decay, 0.0)
     ]
-    optimizer = MultiOptimizer(groups, [lambda _name, parameter: parameter.ndim >= 2])
+    filters = [lambda _name, parameter: parameter.ndim >= 2]
+    if config.optimizer == "muon":
+        groups.insert(0, Muon(config.muon_lr, config.weight_decay, config.muon_lr / config.lr))
+        filters.insert(0, lambda name, parameter: is_hidden_matrix(name, parameter.ndim))
+    optimizer = MultiOptimizer(groups, filters)
     optimizer.init(model.trainable_parameters())
     return optimizer
 
 
 def set_lr(optimizer: MultiOptimizer, lr: float) -> None:
-    """Learning rate of the next update, both groups; an array, since a compiled step takes numbers for constants."""
-    for group in optimizer.optimizers:
-        group.learning_rate = mx.array(lr)
+    """Learning rate of AdamW's next update; Muon's is in the same proportion to its peak.
+
+    Arrays, since a compiled step takes numbers for constants.
+    """
+    for part in optimizer.optimizers:
+        part.learning_rate = mx.array(lr * (part.scale if isinstance(part, Muon) else 1.0))
 
 
 def clip(gradients: dict, limit: float) -> tuple[dict, array]:
-    """Scales the gradients by min(1, limit / (norm + 1e-6)) and returns them and their norm before that, a scalar.
-
-    Summed axis by axis: in one go, MLX's CPU sum of a million float32 squares is wrong by up to 4e-3.
-    """
-    norm = mx.linalg.norm(mx.stack([_norm(gradient) for gradient in flat(gradients).values()]))
-    factor = mx.minimum(limit / (norm + 1e-6), 1.0)
-    return tree_map(lambda gradient: gradient * factor, gradients), norm
-
-
-def _norm(values: array) -> array:
-    return mx.linalg.norm(values if values.ndim < 2 else mx.linalg.norm(values, axis=-1))
+    """Scales the gradients by min(1, limit / (norm + 1e-6)) and returns them and their norm before that, a scalar."""
+    whole = mx.linalg.norm(mx.stack([norm(gradient) for gradient in flat(gradients).values()]))
+    factor = mx.minimum(limit / (whole + 1e-6), 1.0)
+    return tree_map(lambda gradient: gradient * factor, gradients), whole

@@ -35,7 +35,7 @@ def read_weights(model: GPT) -> Arrays:
 
 
 def load_moments(optimizer: MultiOptimizer, moments: Arrays, step: int) -> None:
-    """Sets AdamW's moments and its count of steps done, as if it had made them itself."""
+    """Sets the optimizers' moments and their count of steps done, as if they had made them themselves."""
     for group in optimizer.optimizers:
         state = [(name, mx.array(moments[name]) if name in moments else value) for name, value in flat(group.state).items()]
         group.state = tree_unflatten(state)
@@ -44,7 +44,7 @@ def load_moments(optimizer: MultiOptimizer, moments: Arrays, step: int) -> None:
 
 
 def read_moments(optimizer: MultiOptimizer) -> Arrays:
-    """AdamW's moments as `<name>.m` and `<name>.v`, float32."""
+    """The optimizers' moments as `<name>.m` and `<name>.v`, float32."""
     return {
         name: np.array(value)
         for group in optimizer.optimizers

@@ -20,8 +20,9 @@ from mlx_gpt.model import GPT
 from mlx_gpt.optim import clip, set_lr
 from mlx_gpt.ranks import sum_gradients
 
-TrainStep = Callable[[np.ndarray, float], tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate) -> (loss in nats a token, gradient norm before clipping)."""
+TrainStep = Callable[..., tuple[float, float]]
+"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, S, T, C) bool, or None) -> (loss
+in nats a token, gradient norm before clipping)."""
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
@@ -45,11 +46,17 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, 
     """The step as a function of a rank's part of the batch and of the learning rate; it changes model and optimizer."""
     scale = LOSS_SCALE[config.dtype]
     state = [model.state, optimizer.state]
-    loss_and_gradients = nn.value_and_grad(model, lambda count, *micro_batch: nats(model, *micro_batch).sum() / count * scale)
+
+    def loss_of(factor: array, micro_batch: dict[str, array]) -> array:
+        kept = micro_batch["kept"] * (1 / (1 - config.dropout)) if "kept" in micro_batch else None
+        scored = micro_batch["targets"], micro_batch["counted"] * factor
+        return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BSTC=kept, loss_of=scored)
+
+    loss_and_gradients = nn.value_and_grad(model, loss_of)
 
     @partial(mx.compile, inputs=state, outputs=state)
-    def accumulate(count: array, total: array, gradients: dict, *micro_batch: array) -> tuple[array, dict]:
-        loss, new = loss_and_gradients(count, *micro_batch)
+    def accumulate(factor: array, total: array, gradients: dict, micro_batch: dict[str, array]) -> tuple[array, dict]:
+        loss, new = loss_and_gradients(factor, micro_batch)
         return total + loss / scale, tree_map(mx.add, gradients, new) if gradients else new
 
     @mx.compile
@@ -62,15 +69,18 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, 
     def update(gradients: dict) -> None:
         optimizer.update(model, gradients)
 
-    def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
-        arrays, targets = split_batch(batch, config.document_mask)
-        tensors = [mx.array(part) for part in arrays]
-        count = mx.array(ranks.sum(targets), dtype=mx.float32)
+    def train_step(batch: np.ndarray, lr: float, kept: np.ndarray | None = None) -> tuple[float, float]:
+        parts, targets = split_batch(batch, config.document_mask)
+        factor = mx.array(scale / ranks.sum(targets), dtype=mx.float32)
+        tensors = {name: mx.array(part) for name, part in parts.items()}
+        if kept is not None:
+            tensors["kept"] = mx.array(kept)
         total = mx.zeros(())
         gradients: dict = {}
         set_lr(optimizer, lr)
-        for micro_batch in zip(*tensors, strict=True):
-            total, gradients = accumulate(count, total, gradients, *micro_batch)
+        for index in range(len(batch)):
+            micro_batch = {name: values[index] for name, values in tensors.items()}
+            total, gradients = accumulate(factor, total, gradients, micro_batch)
             mx.eval(total, gradients)  # one a micro-batch, so that only one graph is alive
         total, gradients = sum_gradients(total, gradients, ranks)
         gradients, norm_before = clipped(gradients)

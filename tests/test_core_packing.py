@@ -144,8 +144,11 @@ def test_batches_have_the_shape_of_any_other_and_depend_on_their_step_alone():
 
 def test_what_a_twin_is_given_of_a_batch():
     batch = np.array([[[0, 5, 6, 0, 7]], [[7, 0, 8, 0, 0]]], dtype=np.int32)
-    (inputs, targets), count = split_batch(batch, document_mask=False)
+    parts, count = split_batch(batch, document_mask=False)
+    inputs, targets = parts["idx"], parts["targets"]
+    assert set(parts) == {"idx", "targets", "counted"} and (parts["counted"] == 1).all()
     assert count == 8 and (inputs == batch[..., :-1]).all() and (targets == batch[..., 1:]).all()
-    (_, _, positions, counted), count = split_batch(batch, document_mask=True)
+    parts, count = split_batch(batch, document_mask=True)
+    positions, counted = parts["positions"], parts["counted"]
     assert positions.tolist() == [[[0, 1, 2, 0]], [[0, 0, 1, 0]]] and counted.tolist() == [[[1, 1, 1, 1]], [[1, 1, 1, 0]]]
-    assert count == 7 and {part.dtype for part in (positions, counted)} == {np.dtype(np.int32)}
+    assert count == 7 and positions.dtype == np.int32 and counted.dtype == np.float32

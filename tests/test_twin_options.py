@@ -90,7 +90,8 @@ def test_rotation_by_hand() -> None:
     x = np.array([[[[1.0, 0.0, 0.0, 1.0]] * 2]], dtype=np.float32)
     p = np.array([5.0, 6.0])
     expected = np.stack([np.cos(p), -np.sin(p / 100), np.sin(p), np.cos(p / 100)], axis=1)
-    for rotate, convert in ((mlx_gpt.model.rotate, mx.array), (torch_gpt.model.rotate, torch.from_numpy)):
+    rotations: list[tuple[Any, Any]] = [(mlx_gpt.model.rotate, mx.array), (torch_gpt.model.rotate, torch.from_numpy)]
+    for rotate, convert in rotations:
         np.testing.assert_allclose(np.asarray(rotate(convert(x), 5))[0, 0], expected, atol=1e-6)
 
 

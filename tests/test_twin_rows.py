@@ -56,7 +56,8 @@ def stretches(sequences: np.ndarray) -> Iterator[tuple[int, slice]]:
 
 def nats_and_gradients(name: str, weights: Arrays, tokens: np.ndarray, masked: bool) -> tuple[np.ndarray, Arrays]:
     """Nats (B, T) of a twin, and the gradient of their sum."""
-    arrays, _ = split_batch(tokens, masked)
+    parts, _ = split_batch(tokens, masked)
+    arrays = [parts[name] for name in ("idx", "targets", "positions", "counted") if name in parts][: 4 if masked else 2]
     if name == "torch":
         model = torch_twin(weights).model
         nats = torch_gpt.step.nats(model, *(torch.from_numpy(part).long() for part in arrays))

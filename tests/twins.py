@@ -45,7 +45,7 @@ class Twin:
 
     logits: Callable[[np.ndarray], np.ndarray]
     gradients: Callable[[np.ndarray], tuple[float, Arrays]]
-    train_step: Callable[[np.ndarray, float], tuple[float, float]]
+    train_step: Callable[..., tuple[float, float]]
     weights: Callable[[], Arrays]
     model: Any
     optimizer: Any

@@ -7,7 +7,8 @@
 - the head is the embedding: one tensor `wte.weight`
 - half precision: autocast around the forward pass (torch_gpt/step.py); weights stay float32
 
-Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache.
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache,
+or sites of dropout.
 Twin of mlx_gpt/model.py: keep the order of the definitions. Names follow gpt_core/names.py.
 """
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_core.config import GPTConfig
+from torch_gpt.loss import head_loss
 
 ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
 
@@ -84,6 +86,11 @@ def rotate(x_BHTD: Tensor, first: int) -> Tensor:
     cos_TD, sin_TD = angles_TD.cos().to(x_BHTD.dtype), angles_TD.sin().to(x_BHTD.dtype)
     a, b = x_BHTD.chunk(2, dim=3)
     return torch.cat([a * cos_TD - b * sin_TD, b * cos_TD + a * sin_TD], dim=3)
+
+
+def dropped(x_BTC: Tensor, kept_BSTC: Tensor | None, site: int) -> Tensor:
+    """Times the factors of one of S places in the model: 0 for what is dropped, 1 / (1 - rate) for the rest."""
+    return x_BTC if kept_BSTC is None else x_BTC * kept_BSTC[:, site]
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -157,10 +164,12 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config)
         self.mlp = MLP(config) if config.mlp == "gelu" else SwiGLU(config)
 
-    def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None) -> Tensor:
+    def forward(
+        self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None, kept_BSTC: Tensor | None
+    ) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x_BTC = x_BTC + self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS)
-        return x_BTC + self.mlp(self.ln_2(x_BTC))
+        x_BTC = x_BTC + dropped(self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS), kept_BSTC, 2 * layer + 1)
+        return x_BTC + dropped(self.mlp(self.ln_2(x_BTC)), kept_BSTC, 2 * layer + 2)
 
 
 class GPT(nn.Module):
@@ -174,11 +183,20 @@ class GPT(nn.Module):
         self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         self.ln_f = make_norm(config)
 
-    def forward(self, idx_BT: Tensor, cache: KVCache | None = None, positions_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        idx_BT: Tensor,
+        cache: KVCache | None = None,
+        positions_BT: Tensor | None = None,
+        kept_BSTC: Tensor | None = None,
+        loss_of: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Token ids (B, T) -> logits (B, T, V), float32.
 
         With a cache, idx holds the new tokens only, and the logits are those after the last of them, (B, 1, V).
         `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
+        `kept_BSTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
+        factor x nats comes instead of logits, a scalar.
         """
         seen_BTS = None if positions_BT is None else row_mask(positions_BT)
         if positions_BT is None:
@@ -187,9 +205,13 @@ class GPT(nn.Module):
         x_BTC = self.wte(idx_BT)
         if self.wpe is not None:
             x_BTC = x_BTC + self.wpe(positions_BT)
+        x_BTC = dropped(x_BTC, kept_BSTC, 0)
         for layer, block in enumerate(self.h):
-            x_BTC = block(x_BTC, layer, cache, seen_BTS)
+            x_BTC = block(x_BTC, layer, cache, seen_BTS, kept_BSTC)
         if cache is not None:
             cache.length += idx_BT.shape[1]
             x_BTC = x_BTC[:, -1:]
-        return F.linear(self.ln_f(x_BTC), self.wte.weight).float()
+        x_BTC = self.ln_f(x_BTC)
+        if loss_of is not None:
+            return head_loss(x_BTC.flatten(0, 1), self.wte.weight, *(values_BT.flatten() for values_BT in loss_of))
+        return F.linear(x_BTC, self.wte.weight).float()

@@ -1,40 +1,58 @@
-"""AdamW with decay on matrices only, bias correction on, and clipping by the global norm. Twin of mlx_gpt/optim.py."""
+"""AdamW, or Muon for the matrices of the layers and AdamW for the rest; clipping by norm. Twin of mlx_gpt/optim.py."""
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from gpt_core.config import TrainConfig
+from gpt_core.names import is_hidden_matrix
 from torch_gpt.model import GPT
+from torch_gpt.muon import Muon, norm
 
 
-def make_optimizer(model: GPT, config: TrainConfig) -> AdamW:
+class MultiOptimizer:
+    """Optimizers that share out the parameters of a model, as MLX's class of this name."""
+
+    def __init__(self, optimizers: list[Optimizer]):
+        self.optimizers = optimizers
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of all parameters."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        """One update of all parameters."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def make_optimizer(model: GPT, config: TrainConfig) -> MultiOptimizer:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2), eps 1e-8: decay for matrices, none for biases and norms."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    muon = config.optimizer == "muon"
+    hidden = [p for name, p in model.named_parameters() if muon and is_hidden_matrix(name, p.ndim)]
+    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and not (muon and is_hidden_matrix(name, p.ndim))]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": config.weight_decay, "scale": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
     ]
-    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+    optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)]
+    if muon:
+        optimizers.append(Muon(hidden, config.muon_lr, config.weight_decay, config.muon_lr / config.lr))
+    return MultiOptimizer(optimizers)
 
 
-def set_lr(optimizer: AdamW, lr: float) -> None:
-    """Learning rate of the next update, both groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def set_lr(optimizer: MultiOptimizer, lr: float) -> None:
+    """Learning rate of AdamW's next update; Muon's is in the same proportion to its peak."""
+    for part in optimizer.optimizers:
+        for group in part.param_groups:
+            group["lr"] = lr * group["scale"]
 
 
 def clip(model: GPT, limit: float) -> Tensor:
-    """Scales the gradients by min(1, limit / (norm + 1e-6)) and returns their norm before that, a scalar.
-
-    Summed axis by axis: in one go, torch's CPU norm of a million float32 values is wrong by 4e-5.
-    """
+    """Scales the gradients by min(1, limit / (norm + 1e-6)) and returns their norm before that, a scalar."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients]))
-    torch._foreach_mul_(gradients, torch.clamp(limit / (norm + 1e-6), max=1.0))
-    return norm
-
-
-def _norm(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values if values.ndim < 2 else torch.linalg.vector_norm(values, dim=-1))
+    whole = torch.linalg.vector_norm(torch.stack([norm(gradient) for gradient in gradients]))
+    torch._foreach_mul_(gradients, torch.clamp(limit / (whole + 1e-6), max=1.0))
+    return whole

@@ -1,15 +1,18 @@
 """Model and moments as numpy arrays by contract name, and back. Twin of mlx_gpt/state.py."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from gpt_core.checkpoint import Arrays
 from gpt_core.errors import InputError
 from torch_gpt.model import GPT
+from torch_gpt.muon import Muon
+from torch_gpt.optim import MultiOptimizer
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -52,21 +55,30 @@ def read_weights(model: GPT) -> Arrays:
     return {name: whole(parameter.detach()).cpu().numpy() for name, parameter in model.named_parameters()}
 
 
-def load_moments(model: GPT, optimizer: AdamW, moments: Arrays, step: int) -> None:
-    """Sets AdamW's moments and its count of steps done, as if it had made them itself."""
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step), device=parameter.device),
-            "exp_avg": like(moments[f"{name}.m"], parameter),
-            "exp_avg_sq": like(moments[f"{name}.v"], parameter),
-        }
+KEYS = {AdamW: {"m": "exp_avg", "v": "exp_avg_sq"}, Muon: {"m": "momentum"}}
+"""What each optimizer calls its moments."""
 
 
-def read_moments(model: GPT, optimizer: AdamW) -> Arrays:
-    """AdamW's moments as `<name>.m` and `<name>.v`, float32."""
-    moments = {}
-    for name, parameter in model.named_parameters():
-        state = optimizer.state[parameter]
-        moments[f"{name}.m"] = whole(state["exp_avg"]).cpu().numpy()
-        moments[f"{name}.v"] = whole(state["exp_avg_sq"]).cpu().numpy()
-    return moments
+def load_moments(model: GPT, optimizer: MultiOptimizer, moments: Arrays, step: int) -> None:
+    """Sets the optimizers' moments and their count of steps done, as if they had made them themselves."""
+    for name, parameter, part in _owned(model, optimizer):
+        part.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device)}
+        for moment, key in KEYS[type(part)].items():
+            part.state[parameter][key] = like(moments[f"{name}.{moment}"], parameter)
+
+
+def read_moments(model: GPT, optimizer: MultiOptimizer) -> Arrays:
+    """The optimizers' moments as `<name>.m` and `<name>.v`, float32."""
+    return {
+        f"{name}.{moment}": whole(part.state[parameter][key]).cpu().numpy()
+        for name, parameter, part in _owned(model, optimizer)
+        for moment, key in KEYS[type(part)].items()
+    }
+
+
+def _owned(model: GPT, optimizer: MultiOptimizer) -> Iterator[tuple[str, Tensor, Optimizer]]:
+    """Each parameter with the optimizer that updates it."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for part in optimizer.optimizers:
+        for group in part.param_groups:
+            yield from ((names[parameter], parameter, part) for parameter in group["params"])

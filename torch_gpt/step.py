@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import AdamW
 
 from gpt_core.config import DType, TrainConfig
 from gpt_core.packing import split_batch
@@ -16,12 +16,13 @@ from gpt_core.ranks import ALONE, Ranks
 from gpt_core.scoring import TokenNats
 from torch_gpt import device as devices
 from torch_gpt.model import GPT
-from torch_gpt.optim import clip, set_lr
+from torch_gpt.optim import MultiOptimizer, clip, set_lr
 from torch_gpt.ranks import sum_gradients
 from torch_gpt.state import whole
 
-TrainStep = Callable[[np.ndarray, float], tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate) -> (loss in nats a token, gradient norm before clipping)."""
+TrainStep = Callable[..., tuple[float, float]]
+"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, S, T, C) bool, or None) -> (loss
+in nats a token, gradient norm before clipping)."""
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
@@ -41,24 +42,34 @@ def nats(
     return nats_BT if counted_BT is None else nats_BT * counted_BT
 
 
-def make_train_step(model: GPT, optimizer: AdamW, config: TrainConfig, device: torch.device, ranks: Ranks = ALONE) -> TrainStep:
+def make_train_step(
+    model: GPT, optimizer: MultiOptimizer, config: TrainConfig, device: torch.device, ranks: Ranks = ALONE
+) -> TrainStep:
     """The step as a function of a rank's part of the batch and of the learning rate; it changes model and optimizer."""
     scale = LOSS_SCALE[config.dtype]
-    summed_nats = devices.compiled(lambda *micro_batch: nats(model, *micro_batch).sum(), device)
 
-    def train_step(batch: np.ndarray, lr: float) -> tuple[float, float]:
-        arrays, targets = split_batch(batch, config.document_mask)
-        count = ranks.sum(targets)
-        tensors = [torch.from_numpy(part).long().to(device) for part in arrays]
+    @partial(devices.compiled, device=device)
+    def loss_of(factor: Tensor, micro_batch: dict[str, Tensor]) -> Tensor:
+        kept = micro_batch["kept"] / (1 - config.dropout) if "kept" in micro_batch else None
+        scored = micro_batch["targets"], micro_batch["counted"] * factor
+        return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BSTC=kept, loss_of=scored)
+
+    def train_step(batch: np.ndarray, lr: float, kept: np.ndarray | None = None) -> tuple[float, float]:
+        parts, targets = split_batch(batch, config.document_mask)
+        factor = torch.tensor(scale / ranks.sum(targets), device=device)
+        tensors = {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
+        tensors |= {name: tensors[name].long() for name in ("idx", "targets")}
+        if kept is not None:
+            tensors["kept"] = torch.from_numpy(kept).to(device)
         total = torch.zeros((), device=device)
         set_lr(optimizer, lr)
         optimizer.zero_grad()
         with precision(device, config.dtype):  # around all micro-batches: autocast then casts each weight once a step
-            for micro_batch in zip(*tensors, strict=True):
-                part = summed_nats(*micro_batch) / count
+            for index in range(len(batch)):
+                part = loss_of(factor, {name: values[index] for name, values in tensors.items()})
                 with torch.autocast(device.type, enabled=False):
-                    (part * scale).backward()
-                total += part.detach()
+                    part.backward()
+                total += part.detach() / scale
         if scale != 1.0:
             for parameter in model.parameters():
                 if parameter.grad is not None:

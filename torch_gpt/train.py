@@ -4,6 +4,7 @@ import argparse
 import time
 
 from gpt_core import cli, plan
+from gpt_core.dropout import kept_at
 from gpt_core.peaks import nominal_tflops
 from gpt_core.plan import Plan
 from gpt_core.ranks import Ranks, agreed, refuse_uneven, together
@@ -38,7 +39,8 @@ def train(plan: Plan, device: devices.torch.device, ranks: Ranks) -> None:
         for step in range(plan.first_step, plan.total_steps):
             begin = time.perf_counter()
             lr = lr_at(step, config, plan.total_steps)
-            loss, norm = train_step(ranks.part(plan.loader.batch_at(step)), lr)
+            kept = kept_at(step, plan.model, config)
+            loss, norm = train_step(ranks.part(plan.loader.batch_at(step)), lr, None if kept is None else ranks.part(kept))
             devices.synchronize(device)
             seconds = time.perf_counter() - begin
 

@@ -1,0 +1,214 @@
+"""Muon, dropout and the loss at the head: by hand, in both twins alike, and resumed."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twins import CONFIG, TWINS, batch, fresh, learnable_batches, mlx_twin, mx, relative, scaled_up
+
+import mlx_gpt.loss
+import mlx_gpt.muon
+import mlx_gpt.state
+import torch_gpt.loss
+import torch_gpt.muon
+import torch_gpt.state
+from gpt_core.config import TrainConfig
+from gpt_core.dropout import kept_at, sites
+from gpt_core.names import moment_shapes, parameters
+
+SMALL = dataclasses.replace(CONFIG, positions="rope", norm="rmsnorm", qk_norm=True, mlp="swiglu", bias=False)
+MUON = TrainConfig(micro_batch_size=3, accumulation=2, optimizer="muon", lr=3e-3, weight_decay=0.1)
+MODULES: dict[str, tuple[Any, Any]] = {"mlx": (mlx_gpt.muon, mx.array), "torch": (torch_gpt.muon, torch.from_numpy)}
+
+
+@pytest.fixture(autouse=True)
+def _cpu() -> None:
+    mx.set_default_device(mx.cpu)
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("shape", [(5, 17), (17, 5), (8, 8)])
+def test_singular_values_come_near_one_and_vectors_stay(name: str, shape: tuple[int, int]) -> None:
+    module, convert = MODULES[name]
+    matrix = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    found = np.asarray(module.orthogonalized(convert(matrix)))
+    assert found.shape == shape
+    values = np.linalg.svd(found, compute_uv=False)
+    assert values.min() > 0.6 and values.max() < 1.3
+    u, _, v = np.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ found @ v.T  # diagonal if the singular vectors are the matrix's own
+    assert np.abs(inner - np.diag(np.diag(inner))).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_one_value_by_hand(name: str) -> None:
+    """A 1 x 1 matrix is its own singular value: 1 goes through the polynomial five times, whatever the gradient's size."""
+    module, convert = MODULES[name]
+    s = 1.0
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    for gradient in (3.0, -0.25):
+        found = np.asarray(module.orthogonalized(convert(np.array([[gradient]], np.float32))))
+        assert found[0, 0] == pytest.approx(np.sign(gradient) * s, rel=1e-5)
+
+
+@given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_both_twins_orthogonalize_alike(rows: int, columns: int, seed: int) -> None:
+    matrix = np.random.default_rng(seed).standard_normal((rows, columns), dtype=np.float32)
+    found = [np.asarray(module.orthogonalized(convert(matrix))) for module, convert in MODULES.values()]
+    assert np.abs(found[0] - found[1]).max() < 2e-5  # measured 1.4e-6, 300 matrices; with a = 3.44, 1e-2
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_an_update_by_definition(name: str) -> None:
+    """Two steps of one matrix in numpy float64: momentum, Nesterov, decay, and the factor of a tall matrix, sqrt(3)."""
+    train = dataclasses.replace(MUON, grad_clip=1e9, accumulation=1)
+    start, lr = scaled_up(fresh(SMALL)), 1.5e-3  # half of the peak, so that Muon's rate is 0.01
+    twin, key = TWINS[name](start, SMALL, train), "h.1.attn.c_attn.weight"
+    expected, momentum = start[key].astype(np.float64), np.zeros(start[key].shape)
+    for seed in range(2):
+        tokens = batch(SMALL, (1, 3, SMALL.block_size + 1), seed)
+        gradient = TWINS[name](twin.weights(), SMALL, train).gradients(tokens[0])[1][key].astype(np.float64)
+        momentum = 0.95 * momentum + gradient
+        update = gradient + 0.95 * momentum
+        x = update / np.linalg.norm(update)
+        for _ in range(5):
+            a = x.T @ x
+            x = 3.4445 * x + x @ (-4.7750 * a + 2.0315 * a @ a)
+        expected = expected * (1 - 0.01 * 0.1) - 0.01 * np.sqrt(3) * x
+        twin.train_step(tokens, lr)
+    found, moved = twin.weights()[key], np.abs(expected - start[key]).max()
+    assert (
+        np.abs(found - expected).max() < 6e-5 * moved
+    )  # measured 6.2e-6; no decay 0.08, no Nesterov 0.2, no sqrt(3) 0.7, a = 3.44 0.02
+
+
+def test_embeddings_and_norms_are_left_to_adamw() -> None:
+    shapes = moment_shapes(SMALL, MUON)
+    assert set(shapes) == {
+        f"{p.name}.{moment}"
+        for p in parameters(SMALL)
+        for moment in "mv"
+        if moment == "m" or len(p.shape) < 2 or p.name == "wte.weight"
+    }
+    for name, twin in TWINS.items():
+        made = twin(fresh(SMALL), SMALL, MUON)
+        made.train_step(batch(SMALL, (2, 3, SMALL.block_size + 1)), 1e-3)
+        assert {key: value.shape for key, value in moments_of(name, made).items()} == shapes
+
+
+def moments_of(name: str, twin: Any) -> dict[str, np.ndarray]:
+    """A twin's moments, copied."""
+    if name == "mlx":
+        return mlx_gpt.state.read_moments(twin.optimizer)
+    return {key: value.copy() for key, value in torch_gpt.state.read_moments(twin.model, twin.optimizer).items()}
+
+
+Step = tuple[np.ndarray, float, np.ndarray | None]
+DROPPING = dataclasses.replace(MUON, dropout=0.2)
+
+
+def steps_to_learn(count: int, first_mask: int = 0) -> list[Step]:
+    """Arguments of training steps with Muon and dropout, on something that can be learned."""
+    batches = learnable_batches(SMALL, DROPPING, count)
+    return [
+        (tokens, DROPPING.lr * (1 - step / count), kept_at(first_mask + step, SMALL, DROPPING))
+        for step, tokens in enumerate(batches)
+    ]
+
+
+def curve(twin: Any, steps: list[Step]) -> np.ndarray:
+    """Loss of each step."""
+    return np.array([twin.train_step(*step)[0] for step in steps])
+
+
+def test_sixty_steps_agree_and_learn() -> None:
+    steps = steps_to_learn(60)
+    found = [curve(twin(fresh(SMALL), SMALL, DROPPING), steps) for twin in TWINS.values()]
+    assert found[0][0] - found[0][-1] > 0.5
+    assert np.abs(found[0] - found[1]).max() < 5e-5  # measured 5.5e-6, three seeds
+    other = curve(mlx_twin(fresh(SMALL), SMALL, DROPPING), steps_to_learn(60, first_mask=1))
+    assert np.abs(found[0] - other).max() > 1e-2
+
+
+@pytest.mark.parametrize(("first", "second"), [("mlx", "torch"), ("torch", "mlx"), ("mlx", "mlx"), ("torch", "torch")])
+def test_either_goes_on_from_the_other(first: str, second: str) -> None:
+    steps = steps_to_learn(20)
+    whole = curve(TWINS[second](fresh(SMALL), SMALL, DROPPING), steps)[10:]
+    begun = TWINS[first](fresh(SMALL), SMALL, DROPPING)
+    curve(begun, steps[:10])
+    after = TWINS[second](begun.weights(), SMALL, DROPPING)
+    moments = moments_of(first, begun)
+    if second == "mlx":
+        mlx_gpt.state.load_moments(after.optimizer, moments, 10)
+    else:
+        torch_gpt.state.load_moments(after.model, after.optimizer, moments, 10)
+    found = curve(after, steps[10:])
+    if first == second:
+        np.testing.assert_array_equal(found, whole)
+    assert np.abs(found - whole).max() < 5e-5  # measured 4.3e-6
+    forgotten = curve(TWINS[second](begun.weights(), SMALL, DROPPING), steps[10:])
+    assert np.abs(forgotten - whole).max() > 1e-2
+
+
+def test_dropout_is_a_function_of_seed_step_and_place() -> None:
+    train = dataclasses.replace(MUON, dropout=0.3)
+    kept = kept_at(7, SMALL, train)
+    assert kept is not None and kept.shape == (2, 3, sites(SMALL), SMALL.block_size, SMALL.n_embd) and kept.dtype == bool
+    deviation = np.sqrt(0.3 * 0.7 / kept.size)
+    assert abs(kept.mean() - 0.7) < 5 * deviation
+    resplit = kept_at(7, SMALL, dataclasses.replace(train, micro_batch_size=1, accumulation=6))
+    assert resplit is not None
+    np.testing.assert_array_equal(resplit.reshape(kept.shape), kept)
+    assert len({sequence.tobytes() for sequence in resplit}) == 6
+    for other in ((8, train), (7, dataclasses.replace(train, seed=1))):
+        found = kept_at(other[0], SMALL, other[1])
+        assert found is not None and abs((found == kept).mean() - (0.7**2 + 0.3**2)) < 0.01
+    assert kept_at(7, SMALL, MUON) is None
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_what_is_dropped_changes_nothing(name: str) -> None:
+    """All of a layer's output dropped: as if its last matrices were zero."""
+    train = dataclasses.replace(MUON, dropout=0.5, accumulation=1)
+    tokens, start = batch(SMALL, (1, 3, SMALL.block_size + 1)), scaled_up(fresh(SMALL))
+    kept = np.ones((1, 3, sites(SMALL), SMALL.block_size, SMALL.n_embd), dtype=bool)
+    kept[:, :, 3:5] = False  # the second layer
+    silent = start | {n: np.zeros_like(w) for n, w in start.items() if n.startswith("h.1.") and "c_proj" in n}
+    found = TWINS[name](start, SMALL, train).train_step(tokens, 0.0, kept)[0]
+    expected = TWINS[name](silent, SMALL, train).train_step(tokens, 0.0, np.ones_like(kept))[0]
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found != pytest.approx(TWINS[name](start, SMALL, train).train_step(tokens, 0.0, None)[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("rows", [4, 256])
+def test_the_loss_at_the_head_is_the_mean_of_nats(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradients too: against float64 and automatic differentiation; in blocks that do and do not divide N = 11."""
+    monkeypatch.setattr({"mlx": mlx_gpt.loss, "torch": torch_gpt.loss}[name], "ROWS", rows)
+    draw = np.random.default_rng(0)
+    x, weight = draw.standard_normal((11, 7), dtype=np.float32) * 3, draw.standard_normal((23, 7), dtype=np.float32)
+    targets, factors = draw.integers(0, 23, 11), draw.uniform(0, 1, 11).astype(np.float32)
+    leaves = [torch.from_numpy(v).double().requires_grad_() for v in (x, weight)]
+    nats = torch.nn.functional.cross_entropy(leaves[0] @ leaves[1].T, torch.from_numpy(targets), reduction="none")
+    loss = 3 * (nats * torch.from_numpy(factors)).sum()
+    loss.backward()
+    found: list[Any]
+    if name == "torch":
+        a, b = (torch.from_numpy(v).requires_grad_() for v in (x, weight))
+        value = 3 * torch_gpt.loss.head_loss(a, b, torch.from_numpy(targets), torch.from_numpy(factors))
+        value.backward()
+        found = [value.item(), *(leaf.grad.numpy() for leaf in (a, b) if leaf.grad is not None)]
+    else:
+        scored = mx.array(targets.astype(np.int32)), mx.array(factors)
+        function = mx.value_and_grad(lambda a, b: 3 * mlx_gpt.loss.head_loss(a, b, *scored), argnums=(0, 1))
+        total, gradients = function(mx.array(x), mx.array(weight))
+        found = [total.item(), *(np.array(gradient) for gradient in gradients)]
+    assert found[0] == pytest.approx(loss.item(), rel=2e-6)
+    for gradient, leaf in zip(found[1:], leaves, strict=True):
+        assert leaf.grad is not None and relative(gradient, leaf.grad.numpy()) < 2e-6
