@@ -5,6 +5,7 @@ import time
 
 from gpt_core import cli, plan
 from gpt_core.dropout import kept_at
+from gpt_core.errors import InputError
 from gpt_core.peaks import nominal_tflops
 from gpt_core.plan import Plan
 from gpt_core.ranks import Ranks, agreed, refuse_uneven, together
@@ -60,6 +61,8 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Plan, devices.torch
     """Checks the command line and all that it names; None after a dry run."""
     _, config = plan.configs(args)
     refuse_uneven(config, ranks)
+    if args.shard and config.optimizer == "muon":
+        raise InputError("--shard leaves each rank a part of every matrix, Muon needs whole ones: drop it, or --optimizer adamw")
     device = place(devices.pick(args.device, config.dtype), ranks)
     devices.keep_freed_memory(device, config.dtype)
     name = devices.describe(device)
