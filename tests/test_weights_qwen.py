@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -338,7 +339,7 @@ def test_weights_check_passes_and_fails(home, copy, monkeypatch, capfd):
     assert code == 1 and last_json(shown.out)["passed"] is False
 
 
-MIXED = {
+MIXED: dict[str, tuple[dict[str, Any], str]] = {
     "norm": (
         {"norm": "rmsnorm"},
         "norm rmsnorm in the way of GPT-2; positions learned, qk_norm off, mlp gelu, bias on in the way of",
