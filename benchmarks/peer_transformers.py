@@ -13,7 +13,7 @@ from benchmarks.timing import Clock
 from benchmarks.work import Work
 from gpt_core.init import initial_weights
 from torch_gpt import device as devices
-from weights.table import to_hf
+from weights.table import GPT2, to_hf
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be asked of the hub
 import transformers  # isort: skip
@@ -50,7 +50,7 @@ def open_work(spec: Spec) -> Work:
     )
     model: Any = transformers.GPT2LMHeadModel(config)
     model.to(device)
-    weights = to_hf(initial_weights(spec.model, spec.train.seed), spec.model.n_layer)
+    weights = to_hf(initial_weights(spec.model, spec.train.seed), spec.model.n_layer, GPT2)
     model.transformer.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     train = spec.train
     optimizer = torch.optim.AdamW(

@@ -18,7 +18,7 @@ from weights.convert import convert, read
 from weights.engines import mlx_twin, open_engine, torch_twin
 from weights.hf_write import save_tensors
 from weights.prompts import PROMPTS
-from weights.table import TABLE, to_hf
+from weights.table import GPT2, to_hf
 
 TEXTS = [*SENTENCES, "الدَّارْجَة تاعنا: ١٢٣ و 456!", "a b  c\n\nd\t", "ça-va\u00a0bien… ❤️"]
 
@@ -91,7 +91,7 @@ def test_a_wrong_gelu_exceeds_the_tolerance_ten_times(home, expected, monkeypatc
 
 def test_a_wrong_row_of_the_table_shows(home, expected, tmp_path):
     """The same through the table: a square matrix that is not marked as stored (in, out)."""
-    table = tuple(row._replace(conv1d=row.conv1d and "attn.c_proj" not in row.twin) for row in TABLE)
+    table = tuple(row._replace(conv1d=row.conv1d and "attn.c_proj" not in row.twin) for row in GPT2)
     folder = shutil.copytree(home / "hf", tmp_path / "hf")
     source = read(home / "run")
     save_tensors(to_hf(source.weights, source.model.n_layer, table), folder / "model.safetensors")

@@ -1,18 +1,17 @@
 """--init-from: a new run from a checkpoint's weights, in both trainers; what does not fit is refused before anything runs."""
 
-import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
-from weights_samples import MODEL, run_command, write_dataset, write_run, write_tokenizer
+from weights_samples import MODEL, run_command, size_flags, write_dataset, write_run, write_tokenizer
 
 from gpt_core import checkpoint
 from gpt_core.errors import InputError
 from gpt_core.plan import make_plan, parser
 
-SIZES = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(MODEL).items()]
+SIZES = size_flags(MODEL)
 RECIPE = ["--steps", "2", "--val-every", "2", "--val-batches", "1", "--checkpoint-every", "2", "--lr", "1e-9"]
 
 

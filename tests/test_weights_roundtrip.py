@@ -15,7 +15,7 @@ from gpt_core.files import sha256
 from gpt_core.metrics import FIELDS
 from gpt_core.names import parameters
 from weights.convert import convert, read
-from weights.table import rows
+from weights.table import GPT2, rows
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def edit(folder, **changes):
 
 
 def test_the_table_has_every_parameter_once_under_every_name():
-    filled = rows(MODEL.n_layer)
+    filled = rows(GPT2, MODEL.n_layer)
     assert {row.twin for row in filled} == {parameter.name for parameter in parameters(MODEL)}
     for names in zip(*[(row.twin, row.hf, row.gguf) for row in filled], strict=True):
         assert len(set(names)) == len(filled)
@@ -62,7 +62,7 @@ def test_twin_to_hf_to_twin_gives_the_same_bytes(run, hf, tmp_path):
 def test_the_folder_has_what_transformers_and_mlx_lm_need(run, hf):
     with safe_open(hf / "model.safetensors", framework="np") as file:
         assert file.metadata() == {"format": "pt"}
-        assert set(file.keys()) == {row.hf for row in rows(MODEL.n_layer)}
+        assert set(file.keys()) == {row.hf for row in rows(GPT2, MODEL.n_layer)}
         assert file.get_slice("h.0.attn.c_attn.weight").get_shape() == [64, 192]
     config = json.loads((hf / "config.json").read_text())
     assert (config["n_ctx"], config["n_positions"], config["bos_token_id"], config["eos_token_id"]) == (96, 96, 0, 0)

@@ -1,6 +1,5 @@
 """PyTorch files: nanoGPT checkpoints and state dicts come in with their moments; files that carry code do not."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.optim import AdamW
-from weights_samples import MODEL, last_json, run_command, write_dataset, write_run, write_tokenizer
+from weights_samples import MODEL, SIZES, last_json, run_command, size_flags, write_dataset, write_run, write_tokenizer
 
 from gpt_core import checkpoint, cli
 from gpt_core.errors import InputError
@@ -42,7 +41,8 @@ def nanogpt(path, model, optimizer, bias=True, **config):
     if not bias:
         state = {name: value for name, value in state.items() if not name.endswith("bias")}
     state["_orig_mod.lm_head.weight"] = state["_orig_mod.transformer.wte.weight"]
-    arguments = dataclasses.asdict(MODEL) | {"bias": bias, "dropout": 0.0}
+    sizes = {name: getattr(MODEL, name) for name in SIZES}
+    arguments = sizes | {"bias": bias, "dropout": 0.0}  # all that nanoGPT has
     saved = {"model": state, "optimizer": optimizer, "model_args": arguments, "iter_num": 2, "best_val_loss": torch.tensor(3.0)}
     torch.save(saved | {"config": config}, path)
     write_tokenizer(path.parent / "tokenizer.json")
@@ -88,7 +88,7 @@ def test_a_run_goes_on_from_an_imported_checkpoint(tmp_path):
     run = tmp_path / "run"
     convert(path, run / "step_000002", "twin")
     data = write_dataset(tmp_path / "data", tmp_path / "tokenizer.json")
-    sizes = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(MODEL).items()]
+    sizes = size_flags(MODEL)
     recipe = ["--steps", "4", "--val-every", "4", "--val-batches", "1", "--checkpoint-every", "4"]
     arguments = ["--data", data, "--run", run, "--resume", "required", "--device", "cpu", *sizes, *recipe]
     done = run_command("torch_gpt.train", *arguments)

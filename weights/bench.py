@@ -26,14 +26,15 @@ from weights.compare import difference
 from weights.engines import ENGINES
 from weights.prompts import PROMPTS
 
-GAIN, POSITION_GAIN, NORM_SPREAD, BIAS_STD = 2.0, 4.0, 0.2, 0.1
+GAIN, POSITION_GAIN, FIRST_GAIN, NORM_SPREAD, BIAS_STD = 2.0, 4.0, 0.1, 0.2, 0.1
 ROUTES = (("run", "hf"), ("hf", "twin"), ("run", "model.gguf"))
 
 
 def lively_weights(model: GPTConfig, used: int, seed: int) -> Arrays:
     """Untrained weights in which every parameter shows: no zero bias, no norm of ones, and positions that matter.
 
-    The rows of <|endoftext|> and of the padding are zero, so that greedy text goes on and stays in the vocabulary.
+    The rows of <|endoftext|> and of the padding are zero, so that greedy text goes on and stays in the vocabulary; without
+    learned positions that of <|endoftext|> is only small, or a text's first token would be zeros in every layer.
     """
     generator, weights = np.random.default_rng(seed), initial_weights(model, seed)
     for parameter in parameters(model):
@@ -43,7 +44,8 @@ def lively_weights(model: GPTConfig, used: int, seed: int) -> Arrays:
             weights[parameter.name] *= np.float32(gain)
         else:
             weights[parameter.name] += noise * np.float32(NORM_SPREAD if parameter.init is None else BIAS_STD)
-    weights["wte.weight"][[0, *range(used, model.vocab_size)]] = 0
+    weights["wte.weight"][0] *= np.float32(0 if model.positions == "learned" else FIRST_GAIN)
+    weights["wte.weight"][used:] = 0
     return weights
 
 

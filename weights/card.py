@@ -21,7 +21,7 @@ def card(source: Source, name: str) -> str:
     manifest = read_run_manifest(source)
     return "\n".join(
         [
-            _front_matter(manifest),
+            _front_matter(source, manifest),
             f"# {name}",
             "",
             _model(source),
@@ -54,20 +54,20 @@ def last_validation(source: Source) -> Record | None:
     return done[-1] if done else None
 
 
-def _front_matter(manifest: dict[str, Any] | None) -> str:
+def _front_matter(source: Source, manifest: dict[str, Any] | None) -> str:
     hub = manifest is not None and manifest["source"]["name"] == "hub"
     lines = ["language:", "- arq", "- ar", "library_name: transformers", "pipeline_tag: text-generation"]
     if hub and manifest:
         lines += [f"license: {HUB_LICENCE[0]}", "datasets:", f"- {manifest['source']['dataset']}"]
-    lines += ["tags:", "- gpt2", "- mlx", "- darija", "- algerian-arabic"]
+    lines += ["tags:", f"- {source.architecture.model_type}", "- mlx", "- darija", "- algerian-arabic"]
     return "\n".join(["---", *lines, "---", ""])
 
 
 def _model(source: Source) -> str:
     model, used = source.model, Tokenizer.from_str(source.tokenizer).get_vocab_size()
     return (
-        f"GPT-2 architecture, {parameter_count(model):,} parameters, float32: {model.n_layer} layers, width {model.n_embd}, "
-        f"{model.n_head} heads, context {model.block_size} tokens, {used:,} tokens of byte-level BPE"
+        f"{source.architecture.described}, {parameter_count(model):,} parameters, float32: {model.n_layer} layers, "
+        f"width {model.n_embd}, {model.n_head} heads, context {model.block_size} tokens, {used:,} tokens of byte-level BPE"
         f" ({model.vocab_size - used} unused rows pad the embedding).\nEvery text starts with `<|endoftext|>`; "
         "the tokenizer adds it.\n"
     )

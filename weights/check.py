@@ -20,7 +20,7 @@ from weights.tensors import read_json
 GREEDY_TOKENS = 64
 ROWS = 32
 GGUF_TOLERANCE = {"max_logit_diff": 2e-2, "kl_nats": 1e-5}
-"""llama.cpp computes GELU through a table in half precision. Measured on 93M models: at most 2.5e-3 and 9e-8."""
+"""For GPT-2 in llama.cpp, whose GELU is a table in half precision. Measured on 93M models: at most 2.5e-3 and 9e-8."""
 
 
 def kind_to_run(path: Path) -> str:
@@ -78,7 +78,7 @@ def main() -> int:
     engines = [open_engine(kind, path) for kind, path in zip(kinds, paths, strict=True)]
     block_size = min(engine.block_size for engine in engines)
     apart = difference(*(answers(engine, PROMPTS, rows, block_size) for engine in engines))
-    tolerance = GGUF_TOLERANCE if "gguf" in kinds else TOLERANCE
+    tolerance = GGUF_TOLERANCE if any(engine.coarse for engine in engines) else TOLERANCE
     passed = apart.passes(tolerance)
     names = [engine.name for engine in engines]
     for path, name in zip(paths, names, strict=True):

@@ -15,6 +15,7 @@ from gpt_core.errors import InputError
 from gpt_core.generation import generate
 from gpt_core.sampling import Sampling
 from gpt_core.tokens import END_OF_TEXT
+from weights.architectures import named
 from weights.convert import read
 
 
@@ -30,6 +31,8 @@ class Engine:
     greedy: Callable[[str, int], list[int]]
     """(text, most tokens) -> the ids that it adds, <|endoftext|> not among them."""
     close: Callable[[], None] = lambda: None
+    coarse: bool = False
+    """Whether it computes GELU through a table in half precision."""
 
 
 def torch_twin(path: Path) -> Engine:
@@ -85,7 +88,8 @@ def transformers(path: Path) -> Engine:
         ids = model.generate(**given, do_sample=False, max_new_tokens=count)[0, given["input_ids"].shape[1] :].tolist()
         return until(ids, tokenizer.eos_token_id)
 
-    return Engine("transformers", model.config.n_positions, lambda text: tokenizer(text)["input_ids"], logits, greedy)
+    context = getattr(model.config, named(model.config.model_type, str(path)).context_key)
+    return Engine("transformers", context, lambda text: tokenizer(text)["input_ids"], logits, greedy)
 
 
 def mlx_lm(path: Path) -> Engine:
@@ -102,7 +106,8 @@ def mlx_lm(path: Path) -> Engine:
         ids = [response.token for response in stream_generate(model, tokenizer, prompt=text, max_tokens=count)]
         return until(ids, tokenizer.eos_token_id)
 
-    return Engine("mlx_lm", model.args.n_positions, tokenizer.encode, logits, greedy)
+    context = getattr(model.args, named(model.args.model_type, str(path)).context_key)
+    return Engine("mlx_lm", context, tokenizer.encode, logits, greedy)
 
 
 def llama_cpp(path: Path) -> Engine:
@@ -125,7 +130,10 @@ def llama_cpp(path: Path) -> Engine:
         ids = list(islice(model.generate(encode(text), temp=0.0, repeat_penalty=1.0), count))
         return until(ids, model.token_eos())
 
-    return Engine("llama_cpp", int(model.metadata["gpt2.context_length"]), encode, logits, greedy, model.close)
+    architecture = named(model.metadata["general.architecture"], str(path))
+    context = int(model.metadata[f"{architecture.model_type}.context_length"])
+    coarse = architecture.options["mlp"] == "gelu"
+    return Engine("llama_cpp", context, encode, logits, greedy, model.close, coarse)
 
 
 ENGINES: dict[str, dict[str, Callable[[Path], Engine]]] = {

@@ -13,7 +13,7 @@ from gpt_core.tokens import END_OF_TEXT
 from weights.source import Source
 from weights.table import to_gguf
 
-ARCHITECTURE, PRE_TOKENIZER = "gpt2", "gpt-2"
+PRE_TOKENIZER = "gpt-2"
 
 
 def write_gguf(source: Source, path: Path) -> None:
@@ -25,13 +25,14 @@ def write_gguf(source: Source, path: Path) -> None:
         import gguf
     except ImportError as error:
         raise InputError("--to gguf needs the package gguf: pip install gguf") from error
+    architecture = source.architecture
     refuse_other_pre_tokenizer(source)
     tokenizer = Tokenizer.from_str(source.tokenizer)
     used = tokenizer.get_vocab_size()
-    with new_file(path) as beside, closing(gguf.GGUFWriter(beside, ARCHITECTURE)) as writer:
+    with new_file(path) as beside, closing(gguf.GGUFWriter(beside, architecture.model_type)) as writer:
         _add_architecture(writer, source, path.stem)
         _add_tokenizer(writer, source, tokenizer)
-        for name, array in to_gguf(source.weights, source.model.n_layer).items():
+        for name, array in to_gguf(source.weights, source.model.n_layer, architecture.table).items():
             writer.add_tensor(name, array[:used] if name == "token_embd.weight" else array)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -48,16 +49,18 @@ def refuse_other_pre_tokenizer(source: Source) -> None:
 
 
 def _add_architecture(writer: Any, source: Source, name: str) -> None:
-    model = source.model
+    model, architecture = source.model, source.architecture
     writer.add_name(name)
     writer.add_file_type(0)  # all float32
     writer.add_vocab_size(Tokenizer.from_str(source.tokenizer).get_vocab_size())
     writer.add_context_length(model.block_size)
     writer.add_embedding_length(model.n_embd)
-    writer.add_feed_forward_length(4 * model.n_embd)
+    writer.add_feed_forward_length(model.n_hidden)
     writer.add_block_count(model.n_layer)
     writer.add_head_count(model.n_head)
-    writer.add_layer_norm_eps(1e-5)
+    for key, value in architecture.gguf(model).items():
+        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add(f"{architecture.model_type}.{key}", value)
 
 
 def _add_tokenizer(writer: Any, source: Source, tokenizer: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""Writing a Hugging Face GPT-2 folder that transformers and mlx-lm load without flags."""
+"""Writing a Hugging Face folder that transformers and mlx-lm load without flags."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from gpt_core.checkpoint import Arrays
 from gpt_core.files import new_folder
 from gpt_core.tokens import END_OF_TEXT
 from weights.card import card
-from weights.hf_read import FIELDS, RECORDS
+from weights.hf_read import RECORDS
 from weights.source import Source, records_to_dict
 from weights.table import to_hf
 from weights.tensors import SINGLE
@@ -24,7 +24,7 @@ def write_hf(source: Source, folder: Path) -> None:
     tokenizer = Tokenizer.from_str(source.tokenizer)
     end, used = int(tokenizer.token_to_id(END_OF_TEXT) or 0), int(tokenizer.get_vocab_size())
     with new_folder(folder) as beside:
-        save_tensors(to_hf(source.weights, source.model.n_layer), beside / SINGLE)
+        save_tensors(to_hf(source.weights, source.model.n_layer, source.architecture.table), beside / SINGLE)
         _write_json(beside / "config.json", config(source, end))
         _write_json(beside / "generation_config.json", generation_config(end, used, source.model.vocab_size))
         _write_json(beside / "tokenizer_config.json", tokenizer_config(source.model.block_size))
@@ -39,25 +39,12 @@ def save_tensors(tensors: Arrays, path: Path) -> None:
 
 
 def config(source: Source, end: int) -> dict[str, Any]:
-    """config.json. `n_ctx` is gone from transformers, but mlx-lm and llama.cpp's converter need it."""
-    written: dict[str, Any] = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "attn_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "resid_pdrop": 0.0,
-        "layer_norm_epsilon": 1e-5,
-        "initializer_range": 0.02,
-        "n_inner": None,
-        "tie_word_embeddings": True,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end,
-        "dtype": "float32",
-        "n_ctx": source.model.block_size,
-    }
-    written |= {theirs: getattr(source.model, ours) for theirs, ours in FIELDS.items()}
+    """config.json."""
+    architecture = source.architecture
+    written: dict[str, Any] = {"architectures": [architecture.class_name], "model_type": architecture.model_type}
+    written |= architecture.settings | {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "dtype": "float32"}
+    written |= architecture.sizes(source.model)
+    written |= {theirs: getattr(source.model, ours) for theirs, ours in architecture.fields.items()}
     return written | ({RECORDS: records_to_dict(source.records)} if source.known else {})
 
 

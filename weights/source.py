@@ -11,7 +11,8 @@ from gpt_core.config import GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
 from gpt_core.flops import tokens_per_step
 from gpt_core.names import parameters
-from weights.table import layers_in, refuse_left_over, rows
+from weights.architectures import Architecture, architecture_of
+from weights.table import from_hf, layers_in, refuse_left_over, rows, stored_shape
 from weights.tensors import Tensors
 from weights.tokenizer import read_tokenizer, refuse_too_many
 
@@ -43,6 +44,11 @@ class Source:
     known: bool = False
     """Whether the records are known, or defaults."""
 
+    @property
+    def architecture(self) -> Architecture:
+        """What other tools know it as. Raises InputError for a mixture of options."""
+        return architecture_of(self.model, str(self.path))
+
 
 def read_twin(path: Path) -> Source:
     """A twin checkpoint or run folder; the moments are left alone, no other tool has a place for them."""
@@ -73,15 +79,18 @@ def records_from_dict(values: Any, origin: str) -> Records:
 def contract_weights(tensors: Tensors, model: GPTConfig, conv1d: bool, origin: str) -> Arrays:
     """Tensors under Hugging Face's names -> contract weights. `conv1d`: linear layers are stored (in, out).
 
-    Raises InputError for names left over on either side and for shapes that the configuration does not have.
+    Raises InputError for names left over on either side, for shapes that the configuration does not have, and for a model that
+    is of no architecture of Hugging Face's.
     """
     if layers_in(tensors) != model.n_layer:  # before a table of that many layers is made
         raise InputError(f"{origin} has the tensors of {layers_in(tensors)} layers, its config says {model.n_layer}")
-    filled = rows(model.n_layer)
+    filled = rows(architecture_of(model, origin).table, model.n_layer)
     refuse_left_over([row.hf for row in filled], tensors, origin)
     shapes = {parameter.name: parameter.shape for parameter in parameters(model)}
     for row in filled:
-        expected = shapes[row.twin][::-1] if row.conv1d and conv1d else shapes[row.twin]
+        shape = stored_shape(row, shapes[row.twin])
+        expected = shape[::-1] if row.conv1d and conv1d else shape
         if tensors[row.hf].shape != expected:
             raise InputError(f"{origin} has {row.hf} of shape {list(tensors[row.hf].shape)}, its config says {list(expected)}")
-    return {row.twin: tensors[row.hf].read().T if row.conv1d and conv1d else tensors[row.hf].read() for row in filled}
+    turned = {row.hf: tensors[row.hf].read().T if row.conv1d and conv1d else tensors[row.hf].read() for row in filled}
+    return from_hf(turned, filled)

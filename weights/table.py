@@ -1,8 +1,10 @@
-"""The one table of names: contract, Hugging Face GPT-2 and GGUF, with `{layer}` for the number of a block."""
+"""The one place of names: contract, Hugging Face and GGUF, a table an architecture, `{layer}` for the number of a block."""
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
 
 from gpt_core.checkpoint import Arrays
 from gpt_core.errors import InputError
@@ -15,9 +17,11 @@ class Row(NamedTuple):
     hf: str
     gguf: str
     conv1d: bool = False
+    third: int | None = None
+    """Which third of the contract's rows it is, where queries, keys and values are tensors of their own elsewhere."""
 
 
-TABLE = (
+GPT2 = (
     Row("wte.weight", "wte.weight", "token_embd.weight"),
     Row("wpe.weight", "wpe.weight", "position_embd.weight"),
     Row("h.{layer}.ln_1.weight", "h.{layer}.ln_1.weight", "blk.{layer}.attn_norm.weight"),
@@ -35,15 +39,32 @@ TABLE = (
     Row("ln_f.weight", "ln_f.weight", "output_norm.weight"),
     Row("ln_f.bias", "ln_f.bias", "output_norm.bias"),
 )
+
+_L = "model.layers.{layer}"
+QWEN3 = (  # llama.cpp rotates the pairs (i, i + D/2) for it, as the twins do: queries and keys keep their order
+    Row("wte.weight", "model.embed_tokens.weight", "token_embd.weight"),
+    Row("h.{layer}.ln_1.weight", f"{_L}.input_layernorm.weight", "blk.{layer}.attn_norm.weight"),
+    Row("h.{layer}.attn.c_attn.weight", f"{_L}.self_attn.q_proj.weight", "blk.{layer}.attn_q.weight", third=0),
+    Row("h.{layer}.attn.c_attn.weight", f"{_L}.self_attn.k_proj.weight", "blk.{layer}.attn_k.weight", third=1),
+    Row("h.{layer}.attn.c_attn.weight", f"{_L}.self_attn.v_proj.weight", "blk.{layer}.attn_v.weight", third=2),
+    Row("h.{layer}.attn.q_norm.weight", f"{_L}.self_attn.q_norm.weight", "blk.{layer}.attn_q_norm.weight"),
+    Row("h.{layer}.attn.k_norm.weight", f"{_L}.self_attn.k_norm.weight", "blk.{layer}.attn_k_norm.weight"),
+    Row("h.{layer}.attn.c_proj.weight", f"{_L}.self_attn.o_proj.weight", "blk.{layer}.attn_output.weight"),
+    Row("h.{layer}.ln_2.weight", f"{_L}.post_attention_layernorm.weight", "blk.{layer}.ffn_norm.weight"),
+    Row("h.{layer}.mlp.c_gate.weight", f"{_L}.mlp.gate_proj.weight", "blk.{layer}.ffn_gate.weight"),
+    Row("h.{layer}.mlp.c_fc.weight", f"{_L}.mlp.up_proj.weight", "blk.{layer}.ffn_up.weight"),
+    Row("h.{layer}.mlp.c_proj.weight", f"{_L}.mlp.down_proj.weight", "blk.{layer}.ffn_down.weight"),
+    Row("ln_f.weight", "model.norm.weight", "output_norm.weight"),
+)
 SHOWN, LETTERS = 5, 80  # names listed in an error, and letters of each, so that it stays one readable line
 
 
-def rows(n_layer: int, table: tuple[Row, ...] = TABLE) -> list[Row]:
+def rows(table: tuple[Row, ...], n_layer: int) -> list[Row]:
     """The table with every layer's number filled in."""
     single = [row for row in table if "{layer}" not in row.twin]
     blocks = [row for row in table if "{layer}" in row.twin]
     filled = [
-        Row(row.twin.format(layer=layer), row.hf.format(layer=layer), row.gguf.format(layer=layer), row.conv1d)
+        row._replace(twin=row.twin.format(layer=layer), hf=row.hf.format(layer=layer), gguf=row.gguf.format(layer=layer))
         for layer in range(n_layer)
         for row in blocks
     ]
@@ -51,8 +72,8 @@ def rows(n_layer: int, table: tuple[Row, ...] = TABLE) -> list[Row]:
 
 
 def layers_in(names: Iterable[str]) -> int:
-    """Blocks that contract or Hugging Face names speak of: one more than the highest number in `h.N.`."""
-    found = [int(match[1]) for name in names if (match := re.match(r"h\.(\d{1,6})\.", name))]
+    """Blocks that Hugging Face names speak of: one more than the highest number in `h.N.` or `model.layers.N.`."""
+    found = [int(match[1]) for name in names if (match := re.match(r"(?:h|model\.layers)\.(\d{1,6})\.", name))]
     return max(found, default=-1) + 1
 
 
@@ -63,18 +84,36 @@ def refuse_left_over(expected: Iterable[str], given: Iterable[str], origin: str)
         raise InputError(f"{origin} does not fit its config: missing {_listed(missing)}; left over {_listed(extra)}")
 
 
-def to_hf(weights: Arrays, n_layer: int, table: tuple[Row, ...] = TABLE) -> Arrays:
-    """Contract weights under Hugging Face's names, matrices of linear layers turned to (in, out). No copies are made."""
-    filled = rows(n_layer, table)
+def to_hf(weights: Arrays, n_layer: int, table: tuple[Row, ...]) -> Arrays:
+    """Contract weights under Hugging Face's names, matrices of Conv1D layers turned to (in, out). No copies are made."""
+    filled = rows(table, n_layer)
     refuse_left_over([row.twin for row in filled], weights, "the checkpoint")
-    return {row.hf: weights[row.twin].T if row.conv1d else weights[row.twin] for row in filled}
+    return {row.hf: _part(row, weights).T if row.conv1d else _part(row, weights) for row in filled}
 
 
-def to_gguf(weights: Arrays, n_layer: int) -> Arrays:
+def to_gguf(weights: Arrays, n_layer: int, table: tuple[Row, ...]) -> Arrays:
     """Contract weights under GGUF's names; the layout is the same."""
-    filled = rows(n_layer)
+    filled = rows(table, n_layer)
     refuse_left_over([row.twin for row in filled], weights, "the checkpoint")
-    return {row.gguf: weights[row.twin] for row in filled}
+    return {row.gguf: _part(row, weights) for row in filled}
+
+
+def from_hf(tensors: Arrays, filled: list[Row]) -> Arrays:
+    """The inverse of `to_hf` on tensors whose Conv1D layers are turned back: thirds become one tensor again, a copy."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for row in filled:
+        parts.setdefault(row.twin, []).append(tensors[row.hf])
+    return {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
+
+
+def stored_shape(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape that Hugging Face's tensor has, Conv1D's turning left aside, for the contract's shape."""
+    return shape if row.third is None else (shape[0] // 3, *shape[1:])
+
+
+def _part(row: Row, weights: Arrays) -> np.ndarray:
+    value = weights[row.twin]
+    return value if row.third is None else np.split(value, 3)[row.third]
 
 
 def _listed(names: set[str]) -> str:

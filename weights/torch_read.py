@@ -13,6 +13,7 @@ import numpy as np
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
+from weights.architectures import GPT2, architecture_of
 from weights.hf_read import plain_names, read_config
 from weights.source import Records, Source, contract_weights
 from weights.table import rows
@@ -41,9 +42,12 @@ def read_torch(path: Path) -> Source:
         raise InputError(f"{path} holds no state dict: expected names with tensors, or a nanoGPT checkpoint")
     arguments = loaded.get("model_args")
     model = _nanogpt_config(arguments, str(path)) if "model_args" in loaded else _config_beside(path)
+    other = architecture_of(model, str(path))
+    if other is not GPT2:
+        raise InputError(f"{path} is of a {other.name} model, of GPT-2 only is a .pt file read: give its Hugging Face folder")
     text, tokenizer = read_tokenizer(path.parent / "tokenizer.json")
     refuse_too_many(tokenizer, model.vocab_size, str(path))
-    tensors = plain_names({str(name): _tensor(value, path) for name, value in state.items()}, str(path))
+    tensors = plain_names({str(name): _tensor(value, path) for name, value in state.items()}, GPT2, str(path))
     order = list(tensors)
     tensors |= _zero_biases(tensors, model) if isinstance(arguments, dict) and arguments.get("bias") is False else {}
     conv1d = tensors["h.0.attn.c_attn.weight"].shape == (model.n_embd, 3 * model.n_embd) if order else False
@@ -79,7 +83,7 @@ def _tensor(value: Any, path: Path) -> Tensor:
 
 
 def _nanogpt_config(arguments: Any, origin: str) -> GPTConfig:
-    names = [item.name for item in dataclasses.fields(GPTConfig)]
+    names = list(GPT2.fields.values())  # nanoGPT's `bias` is not ours: missing ones are read as zeros
     if not isinstance(arguments, dict) or not set(names) <= set(arguments):
         raise InputError(f"{origin} has no model_args with {', '.join(names)}: it is no nanoGPT checkpoint")
     return from_dict(GPTConfig, {name: arguments[name] for name in names}, f"model_args of {origin}")
@@ -99,7 +103,7 @@ def _zero_biases(tensors: Tensors, model: GPTConfig) -> dict[str, Tensor]:
     """The biases of a nanoGPT model without any: zeros compute the same."""
     C, widths = model.n_embd, {"c_attn": 3, "c_fc": 4}
     zeros = {}
-    for row in rows(model.n_layer if model.n_layer <= len(tensors) else 0):
+    for row in rows(GPT2.table, model.n_layer if model.n_layer <= len(tensors) else 0):
         if row.hf.endswith(".bias") and row.hf not in tensors:
             width = C * widths.get(row.hf.split(".")[-2], 1)
             zeros[row.hf] = Tensor((width,), partial(np.zeros, width, dtype=np.float32))
@@ -126,7 +130,8 @@ def _moments(optimizer: Any, order: list[str], weights: Arrays, conv1d: bool, or
     """
     if not isinstance(optimizer, dict) or not optimizer.get("state"):
         return {}
-    turned = {row.twin for row in rows(1 + max(int(n.split(".")[1]) for n in order if n[:2] == "h.")) if row.conv1d and conv1d}
+    n_layer = 1 + max(int(name.split(".")[1]) for name in order if name[:2] == "h.")
+    turned = {row.twin for row in rows(GPT2.table, n_layer) if row.conv1d and conv1d}
     names = order
     if len(optimizer["param_groups"]) == 2:
         names = sorted(order, key=lambda name: weights[name].ndim < 2)
