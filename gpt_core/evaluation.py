@@ -45,6 +45,14 @@ def parser(twin: str, devices: tuple[str, ...]) -> Parser:
     made.add_argument(
         "--against", type=Path, metavar="DIR", help="another checkpoint, scored on the same rows: which of the two is better?"
     )
+    made.add_argument(
+        "--ensemble",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="more checkpoints, whose probabilities are averaged with those of --checkpoint",
+    )
     made.add_argument("--split", choices=("val", "test"), default="val", help="which split of --data; test is for the very end")
     made.add_argument("--device", choices=devices, default="auto", help="where to compute")
     return made
@@ -55,6 +63,8 @@ class Source:
     """A checkpoint, and what it is to score."""
 
     checkpoint: Checkpoint
+    members: Sequence[Checkpoint]
+    """The checkpoint, and those whose probabilities are averaged with its own."""
     tokenizer: Tokenizer
     tokens: TokenStream
     origins: Sequence[tuple[str, int]]
@@ -68,20 +78,34 @@ class Source:
 
 def load_sources(args: argparse.Namespace) -> list[Source]:
     """The checkpoint, then that of --against, each with the rows as its own tokens. Raises InputError before any work."""
-    sources = [load_source(args.checkpoint, "--checkpoint", args)]
+    sources = [load_source(args.checkpoint, "--checkpoint", args, args.ensemble)]
     if args.against is not None:
         sources.append(load_source(args.against, "--against", args))
     return sources
 
 
-def load_source(path: Path, flag: str, args: argparse.Namespace) -> Source:
-    """One checkpoint, its tokenizer, and the tokens to score."""
+def load_members(first: Checkpoint, others: Sequence[Path]) -> list[Checkpoint]:
+    """A checkpoint and those averaged with it: of the same tokenizer and context, since they score the same windows."""
+    members = [first]
+    for path in others:
+        loaded = checkpoint.load(checkpoint.find(path, "--ensemble"), moments=False)
+        if (loaded.tokenizer_sha256, loaded.model.block_size) != (first.tokenizer_sha256, first.model.block_size):
+            raise InputError(
+                f"--ensemble {path} has another tokenizer or another block_size ({loaded.model.block_size}) than "
+                f"{first.folder} ({first.model.block_size}): only models of the same can be averaged"
+            )
+        members.append(loaded)
+    return members
+
+
+def load_source(path: Path, flag: str, args: argparse.Namespace, others: Sequence[Path] = ()) -> Source:
+    """One checkpoint and those averaged with it, its tokenizer, and the tokens to score."""
     loaded = checkpoint.load(checkpoint.find(path, flag), moments=False)
     tokenizer = load_tokenizer(loaded.folder / checkpoint.TOKENIZER)
     if args.text is not None:
         if args.split == "test":
             raise InputError("--split test is a split of --data DIR: leave it out with --text FILE")
-        return Source(loaded, tokenizer, text_stream(args.text, tokenizer), ())
+        return Source(loaded, load_members(loaded, others), tokenizer, text_stream(args.text, tokenizer), ())
     dataset = open_dataset(args.data)
     if dataset.tokenizer_sha256 != loaded.tokenizer_sha256:
         raise InputError(
@@ -89,7 +113,8 @@ def load_source(path: Path, flag: str, args: argparse.Namespace) -> Source:
             f"{loaded.tokenizer_sha256[:12]}...: score the text itself with --text FILE"
         )
     tokens = dataset.val if args.split == "val" else open_test(dataset)
-    return Source(loaded, tokenizer, tokens, origins(dataset.manifest, args.split, len(row_starts(tokens))))
+    found = origins(dataset.manifest, args.split, len(row_starts(tokens)))
+    return Source(loaded, load_members(loaded, others), tokenizer, tokens, found)
 
 
 def origins(manifest: dict[str, Any], split: str, rows: int) -> Sequence[tuple[str, int]]:
@@ -220,7 +245,10 @@ def report(sources: Sequence[Source], scores: Sequence[tuple[RowScores, Score]])
     """Prints a table for people, then the same as one line of JSON."""
     source, (rows, stream) = sources[0], scores[0]
     result = figures(rows, stream, source.origins)
-    folder = source.checkpoint.folder
+    folder, others = source.checkpoint.folder, [str(member.folder) for member in source.members[1:]]
+    if others:
+        print(f"probabilities averaged with {', '.join(others)}")
+        result["ensemble"] = others
     print(f"{folder}: {result['rows']} rows, {result['bytes']} bytes with row ends, {result['tokens']} tokens")
     print(f"  row by row      {_bits(result)}, {result['bits_per_character']:.4f} bits a character")
     for name, part in (result["scripts"] | result.get("sources", {})).items():

@@ -1,7 +1,7 @@
 """The metric: bits per byte of rows, each scored alone, and of the packed stream. Frameworks only supply nats a token."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,6 +103,17 @@ def _pad(pieces: list[tuple[int, np.ndarray, int]], width: int, tokens_per_batch
         inputs[line, :length], targets[line, :length] = piece[:-1], piece[1:]
         owner[line, skip:length] = index
     return Windows(inputs, targets, owner)
+
+
+def averaged(members: Sequence[TokenNats]) -> TokenNats:
+    """The scoring function of an ensemble: -ln of the mean of its members' probabilities."""
+
+    def token_nats(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        nats = np.stack([member(inputs, targets) for member in members])
+        least = nats.min(axis=0)
+        return least - np.log(np.exp(least - nats).mean(axis=0))
+
+    return members[0] if len(members) == 1 else token_nats
 
 
 def score(batches: Iterator[Windows], token_nats: TokenNats, table: TokenTable) -> Score:

@@ -1,19 +1,22 @@
 """python -m mlx_gpt.evaluate: bits per byte of a checkpoint. Twin of torch_gpt/evaluate.py."""
 
+from collections.abc import Sequence
+
 from gpt_core import cli, evaluation
 from gpt_core.checkpoint import Checkpoint
-from gpt_core.scoring import TokenNats
+from gpt_core.scoring import TokenNats, averaged
 from mlx_gpt import device as devices
 from mlx_gpt.model import GPT
 from mlx_gpt.state import load_weights
 from mlx_gpt.step import make_token_nats
 
 
-def scorer(loaded: Checkpoint) -> TokenNats:
-    """The scoring function of a checkpoint."""
-    model = GPT(loaded.model)
-    load_weights(model, loaded.weights)
-    return make_token_nats(model)
+def scorer(members: Sequence[Checkpoint]) -> TokenNats:
+    """The scoring function of a checkpoint, or of several together."""
+    models = [GPT(loaded.model) for loaded in members]
+    for model, loaded in zip(models, members, strict=True):
+        load_weights(model, loaded.weights)
+    return averaged([make_token_nats(model) for model in models])
 
 
 def main() -> None:
@@ -22,7 +25,7 @@ def main() -> None:
     devices.pick(args.device)
     sources = evaluation.load_sources(args)
     scores = [
-        evaluation.evaluate(source.tokens, source.tokenizer, source.block_size, scorer(source.checkpoint)) for source in sources
+        evaluation.evaluate(source.tokens, source.tokenizer, source.block_size, scorer(source.members)) for source in sources
     ]
     evaluation.report(sources, scores)
 

@@ -114,7 +114,7 @@ def test_an_empty_row_among_others_is_its_end(tokenizer, tmp_path):
 def source_of(dataset: Any, name: str, counted: Any = ()) -> Source:
     """A validation split to be scored by a checkpoint that is not there."""
     loaded: Any = SimpleNamespace(folder=f"runs/{name}/step_000500", step=500)
-    return Source(loaded, dataset.tokenizer, dataset.val, counted)
+    return Source(loaded, [loaded], dataset.tokenizer, dataset.val, counted)
 
 
 def test_the_last_line_of_the_report_is_json(dataset, capsys):

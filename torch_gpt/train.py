@@ -62,7 +62,7 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Plan, devices.torch
     _, config = plan.configs(args)
     refuse_uneven(config, ranks)
     if args.shard and config.optimizer == "muon":
-        raise InputError("--shard leaves each rank a part of every matrix, Muon needs whole ones: drop it, or --optimizer adamw")
+        raise InputError("--shard leaves ranks parts of matrices, Muon needs whole ones: drop it, or give --optimizer adamw")
     device = place(devices.pick(args.device, config.dtype), ranks)
     devices.keep_freed_memory(device, config.dtype)
     name = devices.describe(device)
