@@ -15,11 +15,11 @@ from weights_samples import MODEL, QWEN, last_json, write_run, write_tokenizer
 import mlx_gpt.model
 import torch_gpt.model
 from gpt_core import checkpoint, cli
-from gpt_core.config import GPTConfig
+from gpt_core.config import GPTConfig, presets
 from gpt_core.errors import InputError
 from gpt_core.names import parameters
 from weights import architectures, check, engines
-from weights.architectures import ARCHITECTURES, GPT2, QWEN3
+from weights.architectures import ARCHITECTURES, GPT2, QWEN3, architecture_of
 from weights.compare import TOLERANCE, difference
 from weights.convert import convert, main
 from weights.engines import torch_twin
@@ -379,3 +379,9 @@ def test_a_pt_file_is_of_gpt2_only(home, tmp_path):
 def test_every_architecture_has_a_name_of_its_own():
     for values in zip(*[(a.name, a.model_type, a.class_name, a.table) for a in ARCHITECTURES], strict=True):
         assert len(set(values)) == len(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("preset", sorted(presets()))
+def test_every_preset_can_be_exported(preset):
+    expected = "Qwen3" if preset in ("fast", "best") else "GPT-2"
+    assert architecture_of(presets()[preset][0], preset).name == expected
