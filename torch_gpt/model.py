@@ -117,7 +117,7 @@ class Attention(nn.Module):
         k = k.reshape(B, T, self.n_head, -1).transpose(1, 2)
         v = v.reshape(B, T, self.n_head, -1).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q, k = (norm(x.to(norm.weight.dtype)).to(x.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
         if self.rotates:
             first = cache.length if cache is not None else 0
             q, k = rotate(q, first), rotate(k, first)
