@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -111,7 +112,7 @@ def table(recipes: Sequence[Recipe]) -> str:
 
 
 def draw(recipes: Sequence[Recipe], path: Path) -> None:
-    """Bits a byte of the rows against FLOPs, on a logarithmic axis; anchors are lines."""
+    """Bits a byte of the rows against FLOPs, on a logarithmic axis; a preset has its mean written beside it, anchors are lines."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     trained = [recipe for recipe in recipes if recipe.flops]
@@ -121,10 +122,10 @@ def draw(recipes: Sequence[Recipe], path: Path) -> None:
     for family in COLORS:
         of_family = [recipe for recipe in trained if recipe.family == family]
         if of_family:
-            lowest = min(of_family, key=lambda recipe: recipe.rows)
+            flops, rows = (fmean(values) for values in zip(*((r.flops, r.rows) for r in of_family), strict=True))
             axes.annotate(
-                f"{family} {lowest.rows:.3f}", (lowest.flops, lowest.rows), xytext=(0, -16), textcoords="offset points",
-                ha="center", fontsize=10, fontweight="bold", color=COLORS[family],
+                f"{family} {rows:.3f}", (flops, rows), xytext=(-9, 0), textcoords="offset points",
+                ha="right", va="center", fontsize=10, fontweight="bold", color=COLORS[family],
             )  # fmt: skip
     for anchor in (recipe for recipe in recipes if not recipe.flops):
         axes.axhline(anchor.rows, color="black", linewidth=0.8, linestyle="--", alpha=0.6)
@@ -133,6 +134,7 @@ def draw(recipes: Sequence[Recipe], path: Path) -> None:
             textcoords="offset points", ha="right", fontsize=8,
         )  # fmt: skip
     axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.08)
     axes.set_xlabel("training FLOPs, the optimizer's among them")
     axes.set_ylabel("validation, bits a byte (rows)")
     axes.grid(alpha=0.25)

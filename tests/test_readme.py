@@ -53,7 +53,9 @@ def test_the_flags_of_the_full_run_exist(
             assert parser().parse_args(flags).source == ["hub"]
             continue
         assert call(monkeypatch, command[2], *flags, "--dry-run") == 0
-        assert '"parameters": 93313536' in capsys.readouterr().out
+        preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "seed"
+        parameters = {"seed": 93_313_536, "fast": 2_164_096, "best": 7_442_432}[preset]
+        assert f'"parameters": {parameters}' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!#|https?:)([^)]+)\)", README))
