@@ -112,7 +112,7 @@ def table(recipes: Sequence[Recipe]) -> str:
 
 
 def draw(recipes: Sequence[Recipe], path: Path) -> None:
-    """Bits a byte of the rows against FLOPs, on a logarithmic axis; a preset has its mean written beside it, anchors are lines."""
+    """Bits a byte of the rows against FLOPs, on a logarithmic axis; presets with their means, anchors as lines."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     trained = [recipe for recipe in recipes if recipe.flops]
