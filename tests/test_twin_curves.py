@@ -49,7 +49,7 @@ def test_sixty_steps_of_tiny_agree(torch_curve: np.ndarray) -> None:
 def test_decay_on_biases_is_caught(torch_curve: np.ndarray) -> None:
     config, train = tiny()
     twin = torch_twin(fresh(config), config, train)
-    twin.optimizer.param_groups[1]["weight_decay"] = train.weight_decay
+    twin.optimizer.optimizers[0].param_groups[1]["weight_decay"] = train.weight_decay
     assert np.abs(tiny_curve(twin, train, config) - torch_curve).max() > 10 * CURVE_TOLERANCE
 
 
