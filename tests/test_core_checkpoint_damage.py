@@ -156,7 +156,7 @@ def test_json_that_is_no_object(folder, name, content):
         (lambda c: c["model"].update(block_size=6), "wpe.weight as F32 [5, 6], expected F32 [6, 6]"),
         (lambda c: c["model"].update(n_head=4), "--n-head 4"),
         (lambda c: c["model"].pop("n_embd"), "n_embd"),
-        (lambda c: c["train"].update(dropout=0.1), "dropout"),
+        (lambda c: c["train"].update(smoothing=0.1), "smoothing"),
         (lambda c: c.update(more={}), "more"),
     ],
 )

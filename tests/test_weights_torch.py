@@ -52,7 +52,7 @@ def nanogpt(path, model, optimizer, bias=True, **config):
 def test_a_nanogpt_checkpoint_keeps_weights_moments_and_recipe(tmp_path):
     model, optimizer = stepped()
     config = {"learning_rate": 6e-4, "decay_lr": True, "min_lr": 6e-5, "max_iters": 50, "batch_size": 4, "warmup_iters": 5}
-    path = nanogpt(tmp_path / "ckpt.pt", model, optimizer.state_dict(), **config)
+    path = nanogpt(tmp_path / "ckpt.pt", model, optimizer.optimizers[0].state_dict(), **config)
     convert(path, tmp_path / "twin", "twin")
     loaded = checkpoint.load(tmp_path / "twin")
     assert loaded.step == 2
@@ -84,7 +84,7 @@ def test_a_nanogpt_checkpoint_without_biases_gets_zeros(tmp_path):
 
 def test_a_run_goes_on_from_an_imported_checkpoint(tmp_path):
     model, optimizer = stepped()
-    path = nanogpt(tmp_path / "ckpt.pt", model, optimizer.state_dict())
+    path = nanogpt(tmp_path / "ckpt.pt", model, optimizer.optimizers[0].state_dict())
     run = tmp_path / "run"
     convert(path, run / "step_000002", "twin")
     data = write_dataset(tmp_path / "data", tmp_path / "tokenizer.json")
@@ -162,7 +162,7 @@ def test_files_that_hold_no_model_are_refused(tmp_path, content):
 
 def test_moments_of_other_shapes_are_refused(tmp_path):
     model, optimizer = stepped()
-    state = optimizer.state_dict()
+    state = optimizer.optimizers[0].state_dict()
     state["state"][0], state["state"][1] = state["state"][1], state["state"][0]
     with pytest.raises(InputError, match=r"moment of shape \[96, 64\] for wte\.weight"):
         convert(nanogpt(tmp_path / "ckpt.pt", model, state), tmp_path / "twin", "twin")
@@ -170,6 +170,6 @@ def test_moments_of_other_shapes_are_refused(tmp_path):
 
 def test_the_command_reports_moments(tmp_path, monkeypatch, capfd):
     model, optimizer = stepped()
-    path = nanogpt(tmp_path / "ckpt.pt", model, optimizer.state_dict())
+    path = nanogpt(tmp_path / "ckpt.pt", model, optimizer.optimizers[0].state_dict())
     code, shown = command(monkeypatch, capfd, path, tmp_path / "twin", "--to", "twin")
     assert code == 0 and last_json(shown.out) | {"moments": True, "step": 2} == last_json(shown.out)
