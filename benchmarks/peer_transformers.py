@@ -50,7 +50,7 @@ def open_work(spec: Spec) -> Work:
     )
     model: Any = transformers.GPT2LMHeadModel(config)
     model.to(device)
-    weights = to_hf(initial_weights(spec.model, spec.train.seed), spec.model.n_layer, GPT2)
+    weights = to_hf(initial_weights(spec.model, spec.train.seed), spec.model, GPT2)
     model.transformer.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     train = spec.train
     optimizer = torch.optim.AdamW(

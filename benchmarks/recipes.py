@@ -1,10 +1,12 @@
 """python -m benchmarks.recipes: what each recipe reached for how many FLOPs, as a table and a plot; one JSON object a run."""
 
+import argparse
 import dataclasses
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -53,19 +55,22 @@ class Recipe:
     """What sets it apart, in a few words."""
 
 
-def from_run(run: Path, evaluation: Path, name: str, family: str, date: str, what: str) -> Recipe:
+def from_run(run: Path, evaluation: Path, name: str, family: str, day: str, what: str) -> Recipe:
     """The record of a run folder, with what `evaluate --data` said last about its checkpoint. Raises InputError."""
     loaded = checkpoint.load(checkpoint.find(run, "--add"), moments=False)
     found = _last_line(evaluation)
     missing = [key for key in ("val_bpb", "val_bpb_stream", "val_loss") if not isinstance(found.get(key), float)]
     if missing:
         raise InputError(f"--evaluation {evaluation} has no {', '.join(missing)}: give what `evaluate --data` printed")
-    records = [record for record in read_metrics(run / "metrics.jsonl") if record["step"] <= loaded.step]
+    log = run / "metrics.jsonl"
+    records = [record for record in read_metrics(log) if record["step"] <= loaded.step] if log.is_file() else []
+    if not records:
+        raise InputError(f"--add {run} has no records of its steps in metrics.jsonl: give a run folder, not a checkpoint")
     versions = json.loads((loaded.folder / checkpoint.STATE).read_text(encoding="utf-8"))["versions"]
     return Recipe(
         name=name,
         family=family,
-        date=date,
+        date=day,
         by=str(versions["framework"]),
         parameters=parameter_count(loaded.model),
         epochs=records[-1]["epoch"],
@@ -87,13 +92,13 @@ def total_flops(model: GPTConfig, train: TrainConfig, steps: int) -> int:
 
 def read(path: Path) -> list[Recipe]:
     """The records of a file, one JSON object a line. Raises InputError."""
-    hints = {item.name: item.type for item in dataclasses.fields(Recipe)}
+    names = ", ".join(item.name for item in dataclasses.fields(Recipe))
     recipes = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             recipes.append(Recipe(**json.loads(line)))
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path} line {number} is not a record with {', '.join(hints)}: {error}") from error
+            raise InputError(f"{path} line {number} is not a record with {names}: {error}") from error
     return recipes
 
 
@@ -150,6 +155,16 @@ def _last_line(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _added(args: argparse.Namespace) -> Recipe:
+    if not (args.evaluation and args.name and args.date):
+        raise InputError("--add needs --evaluation FILE, --name TEXT and --date YYYY-MM-DD too")
+    try:
+        date.fromisoformat(args.date)
+    except ValueError as error:
+        raise InputError(f"--date {args.date} is no date: give YYYY-MM-DD") from error
+    return from_run(args.add, args.evaluation, args.name, args.family, args.date, args.what)
+
+
 def main() -> None:
     """The command."""
     parser = Parser(prog="python -m benchmarks.recipes", description="Bits a byte against FLOPs: a table, and a plot.")
@@ -162,15 +177,16 @@ def main() -> None:
     parser.add_argument("--date", metavar="YYYY-MM-DD", help="when it ran")
     parser.add_argument("--what", default="", metavar="TEXT", help="what sets it apart")
     args = parser.parse_args()
+    for flag, path in (("--records", args.records), ("--out", args.out)):
+        if not path.parent.is_dir():
+            raise InputError(f"{flag} {path}: there is no folder {path.parent}, make it or name another")
     if not args.records.is_file() and not args.add:
         raise InputError(f"--records {args.records} does not exist: add a run with --add DIR")
+    recipes = read(args.records) if args.records.is_file() else []
     if args.add:
-        if not (args.evaluation and args.name and args.date):
-            raise InputError("--add needs --evaluation FILE, --name TEXT and --date YYYY-MM-DD too")
-        added = from_run(args.add, args.evaluation, args.name, args.family, args.date, args.what)
+        recipes.append(_added(args))
         with open(args.records, "a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(added), ensure_ascii=False) + "\n")
-    recipes = read(args.records)
+            file.write(json.dumps(dataclasses.asdict(recipes[-1]), ensure_ascii=False) + "\n")
     draw(recipes, args.out)
     print(table(recipes))
     lowest = min((r.rows for r in recipes if r.flops), default=math.nan)

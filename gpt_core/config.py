@@ -15,6 +15,12 @@ Norm = Literal["layernorm", "rmsnorm"]
 Positions = Literal["learned", "rope"]
 Schedule = Literal["constant", "linear", "cosine"]
 
+ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
+"""Of RoPE's angles and of RMSNorm, in both twins and in what they export."""
+
+
+MUON_LR = 0.02
+
 
 def option(default: Any, help: str, *, on_resume: str = "fixed", added: bool = False) -> Any:
     """A documented field. `on_resume`: "fixed" if a resumed run must keep it, "free" if it only steers the run, "product" if
@@ -27,8 +33,9 @@ def option(default: Any, help: str, *, on_resume: str = "fixed", added: bool = F
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Architecture: a pre-norm decoder with tied embedding and head. The defaults are GPT-2's; the other choices, taken all
-    together, are Qwen3's (RoPE, RMSNorm, QK-norm, SwiGLU, no biases). These two can be exported (docs/weights.md)."""
+    """Architecture: a pre-norm decoder with tied embedding and head. The defaults are GPT-2's; with RoPE they are
+    GPT-NeoX's, and all other choices together (RoPE, RMSNorm, QK-norm, SwiGLU, no biases) Qwen3's. These three can be exported
+    (docs/weights.md)."""
 
     vocab_size: int = option(10_240, "rows of the embedding, tokens; those beyond the tokenizer's are padding")
     block_size: int = option(512, "context length, tokens")
@@ -73,7 +80,7 @@ class TrainConfig:
         "adamw", "AdamW for all parameters, or Muon for the matrices of the layers and AdamW for the rest", added=True
     )
     lr: float = option(1e-3, "peak learning rate of AdamW")
-    muon_lr: float = option(0.02, "peak learning rate of Muon, which follows the same schedule", added=True)
+    muon_lr: float = option(MUON_LR, "peak learning rate of Muon, which follows the same schedule", added=True)
     min_lr: float = option(0.0, "learning rate at the end of a linear or cosine decay")
     warmup_steps: int = option(0, "optimizer steps over which the learning rate rises linearly to its peak")
     beta1: float = option(0.9, "AdamW decay rate of the first moment, a step")
@@ -104,6 +111,8 @@ class TrainConfig:
             raise InputError(f"--min-lr {self.min_lr} is above --lr {self.lr}: the schedule only decays")
         if self.schedule == "constant" and self.min_lr > 0:
             raise InputError(f"--min-lr {self.min_lr} has no effect with --schedule constant: drop it, or decay")
+        if self.optimizer == "adamw" and self.muon_lr != MUON_LR:
+            raise InputError(f"--muon-lr {self.muon_lr} has no effect with --optimizer adamw: drop it, or choose muon")
 
     @property
     def sequences_per_step(self) -> int:

@@ -3,7 +3,7 @@
 import math
 
 from gpt_core.config import GPTConfig, TrainConfig
-from gpt_core.names import is_hidden_matrix, parameter_count, parameters
+from gpt_core.names import by_muon, parameter_count, parameters
 
 
 def flops_per_token(config: GPTConfig) -> int:
@@ -22,7 +22,7 @@ def optimizer_flops(config: GPTConfig, train: TrainConfig) -> int:
     matrix of r rows and c >= r columns, or the other way round (torch_gpt/muon.py)."""
     total = 15 * parameter_count(config)
     for name, shape, *_ in parameters(config):
-        if train.optimizer == "muon" and is_hidden_matrix(name, len(shape)):
+        if by_muon(name, len(shape), train):
             r, c = sorted(shape)
             total += 5 * (4 * r * r * c + 2 * r**3)
     return total

@@ -52,17 +52,16 @@ def parameters(config: GPTConfig) -> list[Parameter]:
     return table + norm("ln_f")
 
 
-def is_hidden_matrix(name: str, ndim: int) -> bool:
-    """Whether Muon takes a parameter, where it is used: the matrices of the layers, not the embeddings."""
-    return name.startswith("h.") and ndim == 2
+def by_muon(name: str, ndim: int, train: TrainConfig) -> bool:
+    """Whether Muon updates a parameter: where it is chosen, the matrices of the layers, not the embeddings."""
+    return train.optimizer == "muon" and name.startswith("h.") and ndim == 2
 
 
 def moment_shapes(model: GPTConfig, train: TrainConfig) -> dict[str, tuple[int, ...]]:
     """What the optimizer remembers, by name: `<name>.m` and `<name>.v` of AdamW, `<name>.m` of Muon."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape, *_ in parameters(model):
-        by_muon = train.optimizer == "muon" and is_hidden_matrix(name, len(shape))
-        shapes |= {f"{name}.{moment}": shape for moment in ("m" if by_muon else "mv")}
+        shapes |= {f"{name}.{moment}": shape for moment in ("m" if by_muon(name, len(shape), train) else "mv")}
     return shapes
 
 

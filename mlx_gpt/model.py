@@ -7,8 +7,8 @@
 - the head is the embedding: one tensor `wte.weight`
 - half precision: MLX has no autocast, so `Linear` casts what it multiplies; weights stay float32
 
-Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache,
-or sites of dropout.
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache;
+P places of dropout.
 Twin of torch_gpt/model.py: keep the order of the definitions. Names follow gpt_core/names.py.
 """
 
@@ -18,11 +18,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.core import array
 
-from gpt_core.config import GPTConfig
+from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from mlx_gpt import functional as F
 from mlx_gpt.loss import head_loss
-
-ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
 
 
 class KVCache:
@@ -81,9 +79,9 @@ def rotate(x_BHTD: array, first: int) -> array:
     return mx.fast.rope(x_BHTD, x_BHTD.shape[3], traditional=False, base=ROPE_BASE, scale=1.0, offset=first)
 
 
-def dropped(x_BTC: array, kept_BSTC: array | None, site: int) -> array:
-    """Times the factors of one of S places in the model: 0 for what is dropped, 1 / (1 - rate) for the rest."""
-    return x_BTC if kept_BSTC is None else x_BTC * kept_BSTC[:, site]
+def dropped(x_BTC: array, kept_BPTC: array | None, place: int) -> array:
+    """Times the factors of one of P places in the model: 0 for what is dropped, 1 / (1 - rate) for the rest."""
+    return x_BTC if kept_BPTC is None else x_BTC * kept_BPTC[:, place]
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -171,11 +169,11 @@ class Block(nn.Module):
         self.mlp = MLP(config, compute) if config.mlp == "gelu" else SwiGLU(config, compute)
 
     def __call__(
-        self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None, kept_BSTC: array | None
+        self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None, kept_BPTC: array | None
     ) -> array:
         """(B, T, C) -> (B, T, C)."""
-        x_BTC = x_BTC + dropped(self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS), kept_BSTC, 2 * layer + 1)
-        return x_BTC + dropped(self.mlp(self.ln_2(x_BTC)), kept_BSTC, 2 * layer + 2)
+        x_BTC = x_BTC + dropped(self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS), kept_BPTC, 2 * layer + 1)
+        return x_BTC + dropped(self.mlp(self.ln_2(x_BTC)), kept_BPTC, 2 * layer + 2)
 
 
 class GPT(nn.Module):
@@ -194,14 +192,14 @@ class GPT(nn.Module):
         idx_BT: array,
         cache: KVCache | None = None,
         positions_BT: array | None = None,
-        kept_BSTC: array | None = None,
+        kept_BPTC: array | None = None,
         loss_of: tuple[array, array] | None = None,
     ) -> array:
         """Token ids (B, T) -> logits (B, T, V), float32.
 
         With a cache, idx holds the new tokens only, and the logits are those after the last of them, (B, 1, V).
         `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
-        `kept_BSTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
+        `kept_BPTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
         factor x nats comes instead of logits, a scalar.
         """
         seen_BTS = None if positions_BT is None else row_mask(positions_BT)
@@ -211,9 +209,9 @@ class GPT(nn.Module):
         x_BTC = self.wte(idx_BT)
         if self.wpe is not None:
             x_BTC = x_BTC + self.wpe(positions_BT)
-        x_BTC = dropped(x_BTC, kept_BSTC, 0)
+        x_BTC = dropped(x_BTC, kept_BPTC, 0)
         for layer, block in enumerate(self.h):
-            x_BTC = block(x_BTC, layer, cache, seen_BTS, kept_BSTC)
+            x_BTC = block(x_BTC, layer, cache, seen_BTS, kept_BPTC)
         if cache is not None:
             cache.length += idx_BT.shape[1]
             x_BTC = x_BTC[:, -1:]

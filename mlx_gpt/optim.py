@@ -6,7 +6,7 @@ from mlx.optimizers import AdamW, MultiOptimizer, Optimizer
 from mlx.utils import tree_map
 
 from gpt_core.config import TrainConfig
-from gpt_core.names import is_hidden_matrix
+from gpt_core.names import by_muon
 from mlx_gpt.model import GPT
 from mlx_gpt.muon import Muon, norm
 from mlx_gpt.state import flat
@@ -27,7 +27,7 @@ def make_optimizer(model: GPT, config: TrainConfig) -> MultiOptimizer:
     filters = [lambda _name, parameter: parameter.ndim >= 2]
     if config.optimizer == "muon":
         groups.insert(0, Muon(config.muon_lr, config.weight_decay, config.muon_lr / config.lr))
-        filters.insert(0, lambda name, parameter: is_hidden_matrix(name, parameter.ndim))
+        filters.insert(0, lambda name, parameter: by_muon(name, parameter.ndim, config))
     optimizer = MultiOptimizer(groups, filters)
     optimizer.init(model.trainable_parameters())
     return optimizer

@@ -21,7 +21,7 @@ from mlx_gpt.optim import clip, set_lr
 from mlx_gpt.ranks import sum_gradients
 
 TrainStep = Callable[..., tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, S, T, C) bool, or None) -> (loss
+"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, P, T, C) bool, or None) -> (loss
 in nats a token, gradient norm before clipping)."""
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
@@ -50,7 +50,7 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, 
     def loss_of(factor: array, micro_batch: dict[str, array]) -> array:
         kept = micro_batch["kept"] * (1 / (1 - config.dropout)) if "kept" in micro_batch else None
         scored = micro_batch["targets"], micro_batch["counted"] * factor
-        return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BSTC=kept, loss_of=scored)
+        return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BPTC=kept, loss_of=scored)
 
     loss_and_gradients = nn.value_and_grad(model, loss_of)
 

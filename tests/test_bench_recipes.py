@@ -38,6 +38,10 @@ def test_a_record_is_made_of_a_run(small_dataset: Path, tmp_path: Path, monkeypa
     found = from_run(run, evaluation, "mine", "trial", "2026-11-25", "one layer")
     assert (found.by, found.rows, found.stream, found.nats, found.tokens, found.seed) == ("torch", 1.2346, 1.5, 7.0, 384, 1337)
     assert found.minutes >= 0 and found.flops == total_flops(*_configs(run), 4)
+    (run / "metrics.jsonl").rename(tmp_path / "kept.jsonl")
+    with pytest.raises(InputError, match="has no records of its steps"):
+        from_run(run, evaluation, "mine", "trial", "2026-11-25", "")
+    (tmp_path / "kept.jsonl").rename(run / "metrics.jsonl")
     evaluation.write_text(json.dumps({"val_bpb": 1.2}))
     with pytest.raises(InputError, match="has no val_bpb_stream, val_loss"):
         from_run(run, evaluation, "mine", "trial", "2026-11-25", "")
@@ -66,6 +70,19 @@ def test_a_broken_record_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read(path)
     assert call(monkeypatch, "benchmarks.recipes", "--records", tmp_path / "none.jsonl") == 2
     assert "none.jsonl does not exist: add a run with --add DIR" in capsys.readouterr().err
+    path.write_text(json.dumps(dataclasses.asdict(RECIPE)) + "\n")
+    before = path.read_bytes()
+    mistakes: dict[str, tuple[object, ...]] = {
+        "--add needs --evaluation FILE": ("--name", "x"),
+        "--date today is no date": ("--evaluation", "e", "--name", "x", "--date", "today"),
+        "does not exist": ("--evaluation", "e", "--name", "x", "--date", "2026-11-25"),
+        "there is no folder": ("--out", tmp_path / "none" / "plot.png"),
+    }
+    for says, more in mistakes.items():
+        assert call(monkeypatch, "benchmarks.recipes", "--records", path, "--add", tmp_path / "no-run", *more) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1, err
+    assert path.read_bytes() == before
 
 
 def test_the_document_shows_the_table_of_the_records() -> None:

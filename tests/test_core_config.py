@@ -66,6 +66,10 @@ def test_model_errors_name_flags_and_values(given, parts):
         ({"beta2": -0.1}, ["--beta2 -0.1"]),
         ({"schedule": "cosine", "lr": 0.01, "min_lr": 0.02}, ["--min-lr 0.02", "--lr 0.01"]),
         ({"schedule": "constant", "min_lr": 1e-4}, ["--min-lr 0.0001", "--schedule constant"]),
+        ({"dropout": 1.0}, ["--dropout 1.0"]),
+        ({"dropout": -0.1}, ["--dropout -0.1"]),
+        ({"optimizer": "muon", "muon_lr": 0.0}, ["--muon-lr 0.0"]),
+        ({"muon_lr": 0.01}, ["--muon-lr 0.01", "--optimizer adamw"]),
     ],
 )  # fmt: skip
 def test_recipe_errors_name_flags_and_values(given, parts):
@@ -138,14 +142,14 @@ def test_from_dict_names_the_choices():
 
 
 # A value for every field that differs from the linear recipe below, and the rule on resuming by hand.
-LINEAR = TrainConfig(schedule="linear", steps=100, min_lr=1e-5)
+LINEAR = TrainConfig(schedule="linear", steps=100, min_lr=1e-5, optimizer="muon")
 OTHER: dict[str, tuple[object, str]] = {
     "micro_batch_size": (3, "fixed"), "accumulation": (3, "fixed"), "epochs": (5, "horizon"), "steps": (200, "horizon"),
     "schedule": ("cosine", "fixed"), "lr": (2e-3, "fixed"), "min_lr": (2e-5, "fixed"), "warmup_steps": (4, "fixed"),
     "beta1": (0.8, "fixed"), "beta2": (0.99, "fixed"), "weight_decay": (0.2, "fixed"), "grad_clip": (2.0, "fixed"),
     "seed": (1, "fixed"), "dtype": ("bfloat16", "free"), "val_every": (3, "free"), "val_batches": (3, "free"),
     "checkpoint_every": (3, "free"), "keep_last": (9, "free"), "document_mask": (True, "fixed"),
-    "dropout": (0.1, "fixed"), "optimizer": ("muon", "fixed"), "muon_lr": (0.01, "fixed"),
+    "dropout": (0.1, "fixed"), "optimizer": ("adamw", "fixed"), "muon_lr": (0.01, "fixed"),
 }  # fmt: skip
 
 

@@ -93,10 +93,11 @@ def test_more_ranks_have_the_same_curve_and_only_rank_0_writes(order: Order, alo
     assert sorted(path.name for path in (tmp_path / "rank0").iterdir()) == sorted(path.name for path in alone.iterdir())
 
 
-def test_packed_rows_are_counted_over_all_ranks(order: Order, tmp_path: Path) -> None:
-    """Padding makes the number of targets differ between ranks."""
+@pytest.mark.parametrize("more", [[], ["--optimizer", "muon", "--dropout", 0.3]])
+def test_packed_rows_are_counted_over_all_ranks(order: Order, more: list[object], tmp_path: Path) -> None:
+    """Padding makes the number of targets differ between ranks. With dropout, each rank drops what one alone would there."""
     for ranks in (1, 2):
-        done = order(ranks, tmp_path / str(ranks) / "FOLDER", 4, "--document-mask")
+        done = order(ranks, tmp_path / str(ranks) / "FOLDER", 4, "--document-mask", *more)
         assert done["codes"] == [0] * ranks, done["err"]
     assert_same_curve(tmp_path / "2" / "rank0", tmp_path / "1" / "rank0")
 
@@ -154,6 +155,8 @@ def test_shards_have_the_same_curve_and_whole_checkpoints(order: Order, twin: st
         done = order(2, tmp_path / "FOLDER", STEPS, "--shard")
         assert done["codes"] == [2, 2] and done["err"][0].startswith("error: --shard") and done["err"][1] == ""
         return
+    done = order(2, tmp_path / "none" / "FOLDER", STEPS, "--shard", "--optimizer", "muon")
+    assert done["codes"] == [2, 2] and "Muon needs whole ones" in done["err"][0] and not (tmp_path / "none").exists()
     for ranks, steps, more in ((1, 2, []), (2, 6, ["--shard"]), (1, STEPS, [])):
         done = order(ranks, tmp_path / "FOLDER", steps, *more)
         assert done["codes"] == [0] * ranks, done["err"]

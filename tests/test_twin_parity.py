@@ -8,7 +8,7 @@ import mlx.nn
 import numpy as np
 import pytest
 import torch
-from twins import CONFIG, TWINS, B, T, Twin, batch, fresh, mlx_twin, mx, relative, scaled_up, torch_twin
+from twins import CONFIG, TWINS, B, T, Twin, batch, float64_gradients, fresh, mlx_twin, mx, relative, scaled_up, torch_twin
 
 import mlx_gpt.device
 import mlx_gpt.functional
@@ -87,16 +87,9 @@ def test_an_exact_gelu_is_seen_on_scaled_up_weights(monkeypatch: pytest.MonkeyPa
     assert relative(wrong[1], right[1]) > 10 * FORWARD_TOLERANCE
 
 
-def test_gradients_agree_with_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither twin is the judge of the other: torch in float64 is."""
+def test_gradients_agree_with_float64() -> None:
     weights, tokens = scaled_up(fresh()), batch()
-    exact = torch_twin(weights)
-    exact.model.double()
-    x, y = (torch.from_numpy(part).long() for part in (tokens[:, :-1], tokens[:, 1:]))
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "float", lambda self: self)  # the model ends with .float()
-        torch.nn.functional.cross_entropy(exact.model(x).flatten(0, 1), y.flatten()).backward()
-    expected = {name: parameter.grad.numpy() for name, parameter in exact.model.named_parameters()}
+    expected = float64_gradients(weights, tokens)
     for name in TWINS:
         assert worst(TWINS[name](weights).gradients(tokens)[1], expected) < FORWARD_TOLERANCE
 

@@ -94,7 +94,7 @@ def test_a_wrong_row_of_the_table_shows(home, expected, tmp_path):
     table = tuple(row._replace(conv1d=row.conv1d and "attn.c_proj" not in row.twin) for row in GPT2)
     folder = shutil.copytree(home / "hf", tmp_path / "hf")
     source = read(home / "run")
-    save_tensors(to_hf(source.weights, source.model.n_layer, table), folder / "model.safetensors")
+    save_tensors(to_hf(source.weights, source.model, table), folder / "model.safetensors")
     assert difference(expected, answers(torch_twin(folder))).max_logit_diff > 10 * TOLERANCE["max_logit_diff"]
 
 

@@ -1,5 +1,6 @@
 """Both twins behind the same few calls, for tests that compare them."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn
 import numpy as np
+import pytest
 import torch
 
 import mlx_gpt
@@ -26,6 +28,7 @@ CPU = torch.device("cpu")
 
 # Every axis has another size: a swapped one cannot pass.
 CONFIG = GPTConfig(vocab_size=97, block_size=24, n_layer=3, n_head=3, n_embd=48)
+QWEN = dataclasses.replace(CONFIG, positions="rope", norm="rmsnorm", qk_norm=True, mlp="swiglu", bias=False)
 B, T = 5, 19
 
 
@@ -92,6 +95,16 @@ def mlx_twin(weights: Arrays, config: GPTConfig = CONFIG, train: TrainConfig | N
     return Twin(
         lambda idx: np.array(model(mx.array(idx))), gradients, step, lambda: mlx_gpt.state.read_weights(model), model, optimizer
     )
+
+
+def float64_gradients(weights: Arrays, tokens: np.ndarray, config: GPTConfig = CONFIG) -> Arrays:
+    """Neither twin is the judge of the other: torch in float64 is."""
+    model = torch_twin(weights, config).model.double()
+    x, y = (torch.from_numpy(part).long() for part in (tokens[:, :-1], tokens[:, 1:]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", lambda self: self)  # the model ends with .float()
+        torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+    return {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
 
 
 TWINS: dict[str, Callable[..., Twin]] = {"mlx": mlx_twin, "torch": torch_twin}

@@ -8,22 +8,25 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from gpt_core import checkpoint
+from gpt_core import checkpoint, cli
 from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.files import sha256
-from weights.architectures import QWEN3
+from weights.architectures import GPT_NEOX, QWEN3
 from weights.bench import lively_weights
 
 ROOT = Path(__file__).parents[1]
 MODEL = GPTConfig(vocab_size=640, block_size=96, n_layer=2, n_head=2, n_embd=64)
 QWEN = GPTConfig(vocab_size=640, block_size=96, n_layer=3, n_head=5, n_embd=80, **QWEN3.options)
 """C = 80, D = 16, F = 256: no two sizes are the same."""
+NEOX = dataclasses.replace(QWEN, **GPT_NEOX.options)
+"""The same sizes, but F = 320."""
 SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
 TRAIN = TrainConfig(micro_batch_size=2, accumulation=1, steps=40, checkpoint_every=10, val_every=10, val_batches=1)
 SENTENCES = (
@@ -104,6 +107,21 @@ def run_command(*arguments, blocked=(), **environment):
         timeout=300,
         check=False,
     )
+
+
+def command(monkeypatch, capfd, action, *arguments):
+    """What a command's main does with these arguments: its exit code, and what it printed."""
+    monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.run(action)
+    return end.value.code, capfd.readouterr()
+
+
+def changed_config(folder, changes):
+    """Changes keys of a folder's config.json; "absent" takes one out."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps({name: value for name, value in config.items() if value != "absent"}), encoding="utf-8")
 
 
 def size_flags(model):

@@ -7,8 +7,8 @@
 - the head is the embedding: one tensor `wte.weight`
 - half precision: autocast around the forward pass (torch_gpt/step.py); weights stay float32
 
-Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache,
-or sites of dropout.
+Shapes: B batch, T tokens, C width, H heads, D head width, V vocab; S tokens seen so far, with a cache;
+P places of dropout.
 Twin of mlx_gpt/model.py: keep the order of the definitions. Names follow gpt_core/names.py.
 """
 
@@ -19,10 +19,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt_core.config import GPTConfig
+from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from torch_gpt.loss import head_loss
-
-ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
 
 
 class KVCache:
@@ -88,9 +86,9 @@ def rotate(x_BHTD: Tensor, first: int) -> Tensor:
     return torch.cat([a * cos_TD - b * sin_TD, b * cos_TD + a * sin_TD], dim=3)
 
 
-def dropped(x_BTC: Tensor, kept_BSTC: Tensor | None, site: int) -> Tensor:
-    """Times the factors of one of S places in the model: 0 for what is dropped, 1 / (1 - rate) for the rest."""
-    return x_BTC if kept_BSTC is None else x_BTC * kept_BSTC[:, site]
+def dropped(x_BTC: Tensor, kept_BPTC: Tensor | None, place: int) -> Tensor:
+    """Times the factors of one of P places in the model: 0 for what is dropped, 1 / (1 - rate) for the rest."""
+    return x_BTC if kept_BPTC is None else x_BTC * kept_BPTC[:, place]
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -165,11 +163,11 @@ class Block(nn.Module):
         self.mlp = MLP(config) if config.mlp == "gelu" else SwiGLU(config)
 
     def forward(
-        self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None, kept_BSTC: Tensor | None
+        self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None, kept_BPTC: Tensor | None
     ) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x_BTC = x_BTC + dropped(self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS), kept_BSTC, 2 * layer + 1)
-        return x_BTC + dropped(self.mlp(self.ln_2(x_BTC)), kept_BSTC, 2 * layer + 2)
+        x_BTC = x_BTC + dropped(self.attn(self.ln_1(x_BTC), layer, cache, seen_BTS), kept_BPTC, 2 * layer + 1)
+        return x_BTC + dropped(self.mlp(self.ln_2(x_BTC)), kept_BPTC, 2 * layer + 2)
 
 
 class GPT(nn.Module):
@@ -188,14 +186,14 @@ class GPT(nn.Module):
         idx_BT: Tensor,
         cache: KVCache | None = None,
         positions_BT: Tensor | None = None,
-        kept_BSTC: Tensor | None = None,
+        kept_BPTC: Tensor | None = None,
         loss_of: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Token ids (B, T) -> logits (B, T, V), float32.
 
         With a cache, idx holds the new tokens only, and the logits are those after the last of them, (B, 1, V).
         `positions_BT` are those of tokens in their rows where several rows are packed into a sequence: none sees another.
-        `kept_BSTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
+        `kept_BPTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
         factor x nats comes instead of logits, a scalar.
         """
         seen_BTS = None if positions_BT is None else row_mask(positions_BT)
@@ -205,9 +203,9 @@ class GPT(nn.Module):
         x_BTC = self.wte(idx_BT)
         if self.wpe is not None:
             x_BTC = x_BTC + self.wpe(positions_BT)
-        x_BTC = dropped(x_BTC, kept_BSTC, 0)
+        x_BTC = dropped(x_BTC, kept_BPTC, 0)
         for layer, block in enumerate(self.h):
-            x_BTC = block(x_BTC, layer, cache, seen_BTS, kept_BSTC)
+            x_BTC = block(x_BTC, layer, cache, seen_BTS, kept_BPTC)
         if cache is not None:
             cache.length += idx_BT.shape[1]
             x_BTC = x_BTC[:, -1:]

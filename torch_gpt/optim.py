@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from gpt_core.config import TrainConfig
-from gpt_core.names import is_hidden_matrix
+from gpt_core.names import by_muon
 from torch_gpt.model import GPT
 from torch_gpt.muon import Muon, norm
 
@@ -29,16 +29,15 @@ class MultiOptimizer:
 
 def make_optimizer(model: GPT, config: TrainConfig) -> MultiOptimizer:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2), eps 1e-8: decay for matrices, none for biases and norms."""
-    muon = config.optimizer == "muon"
-    hidden = [p for name, p in model.named_parameters() if muon and is_hidden_matrix(name, p.ndim)]
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and not (muon and is_hidden_matrix(name, p.ndim))]
+    hidden = [p for name, p in model.named_parameters() if by_muon(name, p.ndim, config)]
+    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and not by_muon(name, p.ndim, config)]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay, "scale": 1.0},
         {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
     ]
     optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)]
-    if muon:
+    if hidden:
         optimizers.append(Muon(hidden, config.muon_lr, config.weight_decay, config.muon_lr / config.lr))
     return MultiOptimizer(optimizers)
 

@@ -21,7 +21,7 @@ from torch_gpt.ranks import sum_gradients
 from torch_gpt.state import whole
 
 TrainStep = Callable[..., tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, S, T, C) bool, or None) -> (loss
+"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, P, T, C) bool, or None) -> (loss
 in nats a token, gradient norm before clipping)."""
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
@@ -52,7 +52,7 @@ def make_train_step(
     def loss_of(factor: Tensor, micro_batch: dict[str, Tensor]) -> Tensor:
         kept = micro_batch["kept"] / (1 - config.dropout) if "kept" in micro_batch else None
         scored = micro_batch["targets"], micro_batch["counted"] * factor
-        return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BSTC=kept, loss_of=scored)
+        return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BPTC=kept, loss_of=scored)
 
     def train_step(batch: np.ndarray, lr: float, kept: np.ndarray | None = None) -> tuple[float, float]:
         parts, targets = split_batch(batch, config.document_mask)

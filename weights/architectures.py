@@ -7,14 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpt_core.config import GPTConfig
+from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from gpt_core.errors import InputError
 from weights import table
 from weights.table import Row
 
-ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
 ROPE = {"rope_theta": ROPE_BASE, "rope_type": "default"}
 """As transformers 5 writes it under `rope_parameters`; before, `rope_theta` stood alone, and `rope_scaling` beside it."""
+
+UNSCALED = (None, {"rope_type": "default"}, {"type": "default"})
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "block_size",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "hidden_size": "n_embd",
+}
+"""Of config.json, in all architectures but GPT-2."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,9 @@ class Architecture:
     described: str
     """For the model card."""
     model_type: str
-    """Of config.json, and `general.architecture` of a GGUF file."""
+    """Of config.json."""
+    gguf_name: str
+    """`general.architecture` of a GGUF file."""
     class_name: str
     """In transformers."""
     options: dict[str, Any]
@@ -41,8 +52,10 @@ class Architecture:
     """config.json's key -> values under which the tools compute what the twins do, first the one to be named in an error."""
     absent: dict[str, Any]
     """What transformers takes for a key of `allowed` that a file lacks, where that is not the first value there."""
+    rope: dict[str, str]
+    """Key in `rope_parameters` -> key under which it stood alone before, where its absence would mean another value."""
     gguf: Callable[[GPTConfig], dict[str, int | float]]
-    """Keys of the metadata behind `model_type.`, floats in 32 bits."""
+    """Keys of the metadata behind `gguf_name.`, floats in 32 bits."""
     prefixes: str
     """Regular expression of what stands before the table's names in files of others."""
 
@@ -61,6 +74,7 @@ GPT2 = Architecture(
     name="GPT-2",
     described="GPT-2 architecture",
     model_type="gpt2",
+    gguf_name="gpt2",
     class_name="GPT2LMHeadModel",
     options={"positions": "learned", "norm": "layernorm", "qk_norm": False, "mlp": "gelu", "bias": True},
     table=table.GPT2,
@@ -92,23 +106,70 @@ GPT2 = Architecture(
         "n_inner": (model.n_hidden, None),
     },
     absent={},
+    rope={},
     gguf=lambda model: {"attention.layer_norm_epsilon": 1e-5},
     prefixes=r"^(?:_orig_mod\.|module\.|transformer\.)+",
+)
+GPT_NEOX = Architecture(
+    name="GPT-NeoX",
+    described="GPT-NeoX architecture (GPT-2 with rotary positions)",
+    model_type="gpt_neox",
+    gguf_name="gptneox",
+    class_name="GPTNeoXForCausalLM",
+    options=GPT2.options | {"positions": "rope"},
+    table=table.GPT_NEOX,
+    fields=FIELDS,
+    settings={
+        "hidden_act": "gelu_new",
+        "attention_bias": True,
+        "attention_dropout": 0.0,
+        "hidden_dropout": 0.0,
+        "layer_norm_eps": 1e-5,
+        "rotary_emb_base": ROPE_BASE,  # these three rather than `rope_parameters`: every version of every tool reads them
+        "rotary_pct": 1.0,
+        "rope_scaling": None,
+        "use_parallel_residual": False,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+    },
+    sizes=lambda model: {"intermediate_size": model.n_hidden},
+    allowed=lambda model: {
+        "hidden_act": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
+        "attention_bias": (True,),
+        "layer_norm_eps": (1e-5,),
+        "rotary_emb_base": (ROPE_BASE,),
+        "rotary_pct": (1.0,),
+        "rope_scaling": UNSCALED,
+        "rope_parameters": (ROPE | {"partial_rotary_factor": 1.0}, None),
+        "use_parallel_residual": (False,),
+        "tie_word_embeddings": (True,),
+        "intermediate_size": (model.n_hidden,),
+    },
+    absent={
+        "hidden_act": "gelu",
+        "rotary_pct": 0.25,
+        "use_parallel_residual": True,
+        "tie_word_embeddings": False,
+        "intermediate_size": 24_576,
+    },
+    rope={"partial_rotary_factor": "rotary_pct"},
+    gguf=lambda model: {
+        "attention.layer_norm_epsilon": 1e-5,
+        "rope.dimension_count": model.n_embd // model.n_head,
+        "rope.freq_base": ROPE_BASE,
+        "use_parallel_residual": False,
+    },
+    prefixes=r"^(?:_orig_mod\.|module\.)+",
 )
 QWEN3 = Architecture(
     name="Qwen3",
     described="Qwen3 architecture (rotary positions, RMSNorm, QK-norm, SwiGLU, no biases)",
     model_type="qwen3",
+    gguf_name="qwen3",
     class_name="Qwen3ForCausalLM",
     options={"positions": "rope", "norm": "rmsnorm", "qk_norm": True, "mlp": "swiglu", "bias": False},
     table=table.QWEN3,
-    fields={
-        "vocab_size": "vocab_size",
-        "max_position_embeddings": "block_size",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "hidden_size": "n_embd",
-    },
+    fields=FIELDS,
     settings={
         "hidden_act": "silu",
         "attention_bias": False,
@@ -131,7 +192,7 @@ QWEN3 = Architecture(
         "attention_bias": (False,),
         "rms_norm_eps": (RMS_EPS,),
         "rope_theta": (ROPE_BASE,),
-        "rope_scaling": (None, {"rope_type": "default"}, {"type": "default"}),
+        "rope_scaling": UNSCALED,
         "rope_parameters": (ROPE, None),
         "partial_rotary_factor": (1.0, None),
         "use_sliding_window": (False,),
@@ -142,6 +203,7 @@ QWEN3 = Architecture(
         "head_dim": (model.n_embd // model.n_head,),
     },
     absent={"tie_word_embeddings": False, "intermediate_size": 22_016, "num_key_value_heads": 32, "head_dim": 128},
+    rope={},
     gguf=lambda model: {
         "attention.head_count_kv": model.n_head,
         "attention.key_length": model.n_embd // model.n_head,
@@ -151,7 +213,7 @@ QWEN3 = Architecture(
     },
     prefixes=r"^(?:_orig_mod\.|module\.)+",
 )
-ARCHITECTURES = (GPT2, QWEN3)
+ARCHITECTURES = (GPT2, GPT_NEOX, QWEN3)
 
 
 def architecture_of(model: GPTConfig, origin: str) -> Architecture:
@@ -161,8 +223,8 @@ def architecture_of(model: GPTConfig, origin: str) -> Architecture:
         if not (differing := others(model, other)):
             return other
         ways.append(f"{', '.join(differing)} in the way of {other.name}")
-    names = " or all of ".join(other.name for other in ARCHITECTURES)
-    raise InputError(f"{origin} mixes options, only all of {names} can be exported: {'; '.join(ways)}")
+    names = ", ".join(other.name for other in ARCHITECTURES)
+    raise InputError(f"{origin} mixes options, only all those of one of {names} can be exported: {'; '.join(ways)}")
 
 
 def others(model: GPTConfig, architecture: Architecture) -> list[str]:
@@ -176,8 +238,17 @@ def named(model_type: Any, origin: str) -> Architecture:
     for other in ARCHITECTURES:
         if other.model_type == model_type:
             return other
-    known = " or ".join(repr(other.model_type) for other in ARCHITECTURES)
-    raise InputError(f"{origin} has model_type {repr(model_type)[:60]}, expected {known}: no other is converted")
+    known = ", ".join(repr(other.model_type) for other in ARCHITECTURES)
+    raise InputError(f"{origin} has model_type {repr(model_type)[:60]}, expected one of {known}: no other is converted")
+
+
+def named_in_gguf(architecture: str, origin: str) -> Architecture:
+    """The architecture of a GGUF file's `general.architecture`. Raises InputError."""
+    for other in ARCHITECTURES:
+        if other.gguf_name == architecture:
+            return other
+    known = ", ".join(repr(other.gguf_name) for other in ARCHITECTURES)
+    raise InputError(f"{origin} is of the architecture {architecture[:60]!r}, expected one of {known}: no other is checked")
 
 
 def _word(value: Any) -> str:

@@ -14,6 +14,7 @@ from weights.source import Source
 from weights.table import to_gguf
 
 PRE_TOKENIZER = "gpt-2"
+PADDED = ("token_embd.weight", "output.weight")
 
 
 def write_gguf(source: Source, path: Path) -> None:
@@ -29,11 +30,11 @@ def write_gguf(source: Source, path: Path) -> None:
     refuse_other_pre_tokenizer(source)
     tokenizer = Tokenizer.from_str(source.tokenizer)
     used = tokenizer.get_vocab_size()
-    with new_file(path) as beside, closing(gguf.GGUFWriter(beside, architecture.model_type)) as writer:
+    with new_file(path) as beside, closing(gguf.GGUFWriter(beside, architecture.gguf_name)) as writer:
         _add_architecture(writer, source, path.stem)
         _add_tokenizer(writer, source, tokenizer)
         for name, array in to_gguf(source.weights, source.model.n_layer, architecture.table).items():
-            writer.add_tensor(name, array[:used] if name == "token_embd.weight" else array)
+            writer.add_tensor(name, array[:used] if name in PADDED else array)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -59,8 +60,8 @@ def _add_architecture(writer: Any, source: Source, name: str) -> None:
     writer.add_block_count(model.n_layer)
     writer.add_head_count(model.n_head)
     for key, value in architecture.gguf(model).items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add(f"{architecture.model_type}.{key}", value)
+        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        add(f"{architecture.gguf_name}.{key}", value)
 
 
 def _add_tokenizer(writer: Any, source: Source, tokenizer: Tokenizer) -> None:

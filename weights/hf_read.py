@@ -1,4 +1,4 @@
-"""Reading a Hugging Face folder of GPT-2 or Qwen3: ours, one saved by transformers, or OpenAI's of any size."""
+"""Reading a Hugging Face folder of GPT-2, GPT-NeoX or Qwen3: ours, one saved by transformers, or OpenAI's of any size."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,9 @@ from weights.tokenizer import read_tokenizer, refuse_too_many
 
 RECORDS = "darija_gpt"
 """Key of our own records in config.json; transformers and mlx-lm carry unknown keys along."""
-BUFFERS = re.compile(r"h\.\d+\.attn\.(?:bias|masked_bias)")  # causal masks that old versions stored with GPT-2
+BUFFERS = re.compile(r"(?:h\.\d+\.attn|gpt_neox\.layers\.\d+\.attention)\.(?:bias|masked_bias|rotary_emb\.inv_freq)")
+"""Causal masks and frequencies, which old versions stored with GPT-2 and GPT-NeoX."""
+HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def read_hf(folder: Path) -> Source:
@@ -33,7 +35,7 @@ def read_hf(folder: Path) -> Source:
 
 
 def read_config(config: dict[str, Any], origin: str) -> GPTConfig:
-    """The model in a config.json of GPT-2 or Qwen3; InputError for everything that the twins would compute differently."""
+    """The model in a config.json; InputError for everything that the twins would compute differently."""
     architecture = named(config.get("model_type"), origin)
     if "quantization" in config or "quantization_config" in config:
         raise InputError(f"{origin} is of a quantized model: give the folder that it was made from")
@@ -42,6 +44,10 @@ def read_config(config: dict[str, Any], origin: str) -> GPTConfig:
         raise InputError(f"{origin} has no {', '.join(missing)}: restore the file")
     sizes = {ours: config[theirs] for theirs, ours in architecture.fields.items()}
     model = from_dict(GPTConfig, sizes | architecture.options, origin)
+    rope = config.get("rope_parameters")
+    config = {
+        architecture.rope[name]: rope[name] for name in architecture.rope if isinstance(rope, dict) and name in rope
+    } | config
     for name, allowed in architecture.allowed(model).items():
         value = _each_once(config.get(name, architecture.absent.get(name, allowed[0])))
         if not any(value == choice for choice in allowed):
@@ -58,11 +64,13 @@ def plain_names(tensors: Tensors, architecture: Architecture, origin: str) -> di
             raise InputError(f"{origin} holds {short} twice, once as {name}: restore the file")
         if not BUFFERS.fullmatch(short):
             plain[short] = tensor
-    head, embedding = plain.pop("lm_head.weight", None), plain.get(architecture.embedding)
-    if head and embedding and (head.shape != embedding.shape or not np.array_equal(head.read(), embedding.read())):
-        raise InputError(
-            f"{origin} has an lm_head.weight other than {architecture.embedding}: the twins tie them, it cannot be converted"
-        )
+    embedding = plain.get(architecture.embedding)
+    for name in HEADS:
+        head = plain.pop(name, None)
+        if head and embedding and (head.shape != embedding.shape or not np.array_equal(head.read(), embedding.read())):
+            raise InputError(
+                f"{origin} has an {name} other than {architecture.embedding}: the twins tie them, it cannot be converted"
+            )
     return plain
 
 

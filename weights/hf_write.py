@@ -24,7 +24,7 @@ def write_hf(source: Source, folder: Path) -> None:
     tokenizer = Tokenizer.from_str(source.tokenizer)
     end, used = int(tokenizer.token_to_id(END_OF_TEXT) or 0), int(tokenizer.get_vocab_size())
     with new_folder(folder) as beside:
-        save_tensors(to_hf(source.weights, source.model.n_layer, source.architecture.table), beside / SINGLE)
+        save_tensors(to_hf(source.weights, source.model, source.architecture.table), beside / SINGLE)
         _write_json(beside / "config.json", config(source, end))
         _write_json(beside / "generation_config.json", generation_config(end, used, source.model.vocab_size))
         _write_json(beside / "tokenizer_config.json", tokenizer_config(source.model.block_size))

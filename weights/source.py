@@ -93,4 +93,4 @@ def contract_weights(tensors: Tensors, model: GPTConfig, conv1d: bool, origin: s
         if tensors[row.hf].shape != expected:
             raise InputError(f"{origin} has {row.hf} of shape {list(tensors[row.hf].shape)}, its config says {list(expected)}")
     turned = {row.hf: tensors[row.hf].read().T if row.conv1d and conv1d else tensors[row.hf].read() for row in filled}
-    return from_hf(turned, filled)
+    return from_hf(turned, filled, model.n_head)
