@@ -39,15 +39,13 @@ def eager() -> Patch:
     return replaced(mx, "compile", lambda function, **_options: function)
 
 
-@contextlib.contextmanager
-def exact_gelu() -> Iterator[None]:
-    """x Phi(x) in place of its tanh form, or of the SiLU."""
+def exact_gelu() -> Patch:
+    """x Phi(x) in place of its tanh form."""
     import mlx.nn as nn
 
     from mlx_gpt import functional
 
-    with replaced(functional, "gelu", nn.gelu), replaced(functional, "silu", nn.gelu):
-        yield
+    return replaced(functional, "gelu", nn.gelu)
 
 
 def transposed_squares() -> Patch:
@@ -75,17 +73,12 @@ def no_mask() -> Patch:
     return replaced(model, "attention", attention)
 
 
-@contextlib.contextmanager
-def norm_epsilon() -> Iterator[None]:
-    """A tenth of the epsilon of LayerNorm or RMSNorm."""
+def norm_epsilon() -> Patch:
+    """A tenth of LayerNorm's epsilon."""
     import mlx.nn as nn
 
-    layer_norm, rms_norm = nn.LayerNorm, nn.RMSNorm
-    with (
-        replaced(nn, "LayerNorm", lambda width, eps: layer_norm(width, eps=eps / 10)),
-        replaced(nn, "RMSNorm", lambda width, eps: rms_norm(width, eps=eps / 10)),
-    ):
-        yield
+    layer_norm = nn.LayerNorm
+    return replaced(nn, "LayerNorm", lambda width, eps: layer_norm(width, eps=eps / 10))
 
 
 def decay_for_all() -> Patch:
@@ -128,10 +121,10 @@ class Control:
 FORWARD_INITIAL, FORWARD_SCALED = f"forward, {forward.INITIAL}", f"forward, {forward.SCALED}"
 
 CONTROLS = {
-    "gelu": Control("exact GELU in place of its tanh form, or of SiLU", FORWARD_SCALED, exact_gelu),
+    "gelu": Control("exact GELU in place of its tanh form", FORWARD_SCALED, exact_gelu),
     "transpose": Control("square matrices loaded transposed", FORWARD_INITIAL, transposed_squares),
     "mask": Control("attention sees later tokens", FORWARD_INITIAL, no_mask),
-    "epsilon": Control("a tenth of the norms' epsilon", FORWARD_INITIAL, norm_epsilon),
+    "epsilon": Control("LayerNorm's epsilon is 1e-6, not 1e-5", FORWARD_INITIAL, norm_epsilon),
     "decay": Control("weight decay on biases and norms too", "curves", decay_for_all),
     "bias-correction": Control(
         "AdamW without bias correction, MLX's default", "curves", lambda: adamw_with(bias_correction=False)

@@ -132,8 +132,7 @@ def llama_cpp(path: Path) -> Engine:
 
     architecture = named_in_gguf(model.metadata["general.architecture"], str(path))
     context = int(model.metadata[f"{architecture.gguf_name}.context_length"])
-    coarse = architecture.options["mlp"] == "gelu"
-    return Engine("llama_cpp", context, encode, logits, greedy, model.close, coarse)
+    return Engine("llama_cpp", context, encode, logits, greedy, model.close, coarse=True)
 
 
 ENGINES: dict[str, dict[str, Callable[[Path], Engine]]] = {
