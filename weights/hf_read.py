@@ -44,10 +44,12 @@ def read_config(config: dict[str, Any], origin: str) -> GPTConfig:
         raise InputError(f"{origin} has no {', '.join(missing)}: restore the file")
     sizes = {ours: config[theirs] for theirs, ours in architecture.fields.items()}
     model = from_dict(GPTConfig, sizes | {"positions": architecture.positions}, origin)
-    if isinstance(rope := config.get("rope_parameters"), dict):
-        config = {older: rope[name] for name, older in architecture.rope.items() if name in rope} | config
+    rope = config.get("rope_parameters")
+    config = {
+        architecture.rope[name]: rope[name] for name in architecture.rope if isinstance(rope, dict) and name in rope
+    } | config
     for name, allowed in architecture.allowed(model).items():
-        value = config.get(name, architecture.absent.get(name, allowed[0]))
+        value = _each_once(config.get(name, architecture.absent.get(name, allowed[0])))
         if not any(value == choice for choice in allowed):
             raise InputError(f"{origin} has {name} {_shown(value)}, the twins compute {allowed[0]!r}: it cannot be converted")
     return model
@@ -70,6 +72,11 @@ def plain_names(tensors: Tensors, architecture: Architecture, origin: str) -> di
                 f"{origin} has an {name} other than {architecture.embedding}: the twins tie them, it cannot be converted"
             )
     return plain
+
+
+def _each_once(value: Any) -> Any:
+    """A list's words without repetitions: one that says the same of every layer says it once."""
+    return sorted({str(word) for word in value}) if isinstance(value, list) else value
 
 
 def _shown(value: Any) -> str:
