@@ -64,10 +64,10 @@ def norms_and_activations(config: GPTConfig, tokens: int) -> Part:
 
     A value of a LayerNorm takes 7 FLOPs (mean, centre, square and sum, scale, affine 2) and of a tanh GELU 9; backward is
     counted twice that. Both read and write once forward, and read two and write one backward; an addition of two branches
-    reads two and writes one, both ways. The embedding is as a residual addition.
+    reads two and writes one, both ways. The embedding is as a residual addition. RMSNorm and SwiGLU are taken for the same.
     """
     C, L = config.n_embd, config.n_layer
-    norms, wide, sums = (2 * L + 1) * C, config.n_hidden * L, (2 * L + 1) * C
+    norms, wide, sums = (2 * L + 1) * C + 2 * C * L * config.qk_norm, config.n_hidden * L, (2 * L + 1) * C
     return Part(
         "norms, activations",
         tokens * (21 * norms + 27 * wide + 2 * sums),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gpt_core.config import DType, GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
+from weights.architectures import GPT2, others
 
 
 class Engine(NamedTuple):
@@ -95,8 +96,8 @@ def specs(
 ) -> list[Spec]:
     """A task for each engine, each of the devices that it knows, and each dtype."""
     peers = [name for name in chosen if name in PEERS]
-    if peers and model.positions != "learned":
-        raise InputError(f"--peers {','.join(peers)} run GPT-2, which has no --positions {model.positions}: leave one out")
+    if peers and (options := others(model, GPT2)):
+        raise InputError(f"--peers {','.join(peers)}: GPT-2 is what they run, not {', '.join(options)}: leave them out")
     made = []
     known = {device for engine in ENGINES.values() for device in engine.devices}
     for device in devices.split(","):

@@ -39,13 +39,15 @@ def eager() -> Patch:
     return replaced(mx, "compile", lambda function, **_options: function)
 
 
-def exact_gelu() -> Patch:
-    """x Phi(x) in place of its tanh form."""
+@contextlib.contextmanager
+def exact_gelu() -> Iterator[None]:
+    """x Phi(x) in place of its tanh form, or of the SiLU."""
     import mlx.nn as nn
 
     from mlx_gpt import functional
 
-    return replaced(functional, "gelu", nn.gelu)
+    with replaced(functional, "gelu", nn.gelu), replaced(functional, "silu", nn.gelu):
+        yield
 
 
 def transposed_squares() -> Patch:
@@ -73,12 +75,17 @@ def no_mask() -> Patch:
     return replaced(model, "attention", attention)
 
 
-def norm_epsilon() -> Patch:
-    """A tenth of LayerNorm's epsilon."""
+@contextlib.contextmanager
+def norm_epsilon() -> Iterator[None]:
+    """A tenth of the epsilon of LayerNorm or RMSNorm."""
     import mlx.nn as nn
 
-    layer_norm = nn.LayerNorm
-    return replaced(nn, "LayerNorm", lambda width, eps: layer_norm(width, eps=eps / 10))
+    layer_norm, rms_norm = nn.LayerNorm, nn.RMSNorm
+    with (
+        replaced(nn, "LayerNorm", lambda width, eps: layer_norm(width, eps=eps / 10)),
+        replaced(nn, "RMSNorm", lambda width, eps: rms_norm(width, eps=eps / 10)),
+    ):
+        yield
 
 
 def decay_for_all() -> Patch:
@@ -121,10 +128,10 @@ class Control:
 FORWARD_INITIAL, FORWARD_SCALED = f"forward, {forward.INITIAL}", f"forward, {forward.SCALED}"
 
 CONTROLS = {
-    "gelu": Control("exact GELU in place of its tanh form", FORWARD_SCALED, exact_gelu),
+    "gelu": Control("exact GELU in place of its tanh form, or of SiLU", FORWARD_SCALED, exact_gelu),
     "transpose": Control("square matrices loaded transposed", FORWARD_INITIAL, transposed_squares),
     "mask": Control("attention sees later tokens", FORWARD_INITIAL, no_mask),
-    "epsilon": Control("LayerNorm's epsilon is 1e-6, not 1e-5", FORWARD_INITIAL, norm_epsilon),
+    "epsilon": Control("a tenth of the norms' epsilon", FORWARD_INITIAL, norm_epsilon),
     "decay": Control("weight decay on biases and norms too", "curves", decay_for_all),
     "bias-correction": Control(
         "AdamW without bias correction, MLX's default", "curves", lambda: adamw_with(bias_correction=False)

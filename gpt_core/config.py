@@ -9,12 +9,16 @@ from gpt_core.cli import flag
 from gpt_core.errors import InputError
 
 DType = Literal["float32", "bfloat16", "float16"]
+MLP = Literal["gelu", "swiglu"]
 Optimizer = Literal["adamw", "muon"]
+Norm = Literal["layernorm", "rmsnorm"]
 Positions = Literal["learned", "rope"]
 Schedule = Literal["constant", "linear", "cosine"]
 
-ROPE_BASE = 10_000.0
-"""Of RoPE's angles, in both twins and in what they export."""
+ROPE_BASE, RMS_EPS = 10_000.0, 1e-6
+"""Of RoPE's angles and of RMSNorm, in both twins and in what they export."""
+
+
 MUON_LR = 0.02
 
 
@@ -29,8 +33,9 @@ def option(default: Any, help: str, *, on_resume: str = "fixed", added: bool = F
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Architecture: a pre-norm decoder with tied embedding and head. The defaults are GPT-2's; with RoPE it is
-    GPT-NeoX's block, one layer after the other."""
+    """Architecture: a pre-norm decoder with tied embedding and head. The defaults are GPT-2's; with RoPE they are
+    GPT-NeoX's, and all other choices together (RoPE, RMSNorm, QK-norm, SwiGLU, no biases) Qwen3's. These three can be exported
+    (docs/weights.md)."""
 
     vocab_size: int = option(10_240, "rows of the embedding, tokens; those beyond the tokenizer's are padding")
     block_size: int = option(512, "context length, tokens")
@@ -38,6 +43,10 @@ class GPTConfig:
     n_head: int = option(12, "attention heads a block")
     n_embd: int = option(768, "width of the residual stream")
     positions: Positions = option("learned", "a learned vector a position, or rotated queries and keys (RoPE)", added=True)
+    norm: Norm = option("layernorm", "normalization before each layer and before the head", added=True)
+    qk_norm: bool = option(False, "RMSNorm of every query and key", added=True)
+    mlp: MLP = option("gelu", "tanh GELU, 4 x width wide, or SwiGLU, 8/3 x width rounded up to a multiple of 64", added=True)
+    bias: bool = option(True, "biases in the linear layers", added=True)
 
     def __post_init__(self) -> None:
         _check_positive(self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
@@ -51,7 +60,7 @@ class GPTConfig:
     @property
     def n_hidden(self) -> int:
         """Values between the linear layers of an MLP."""
-        return 4 * self.n_embd
+        return 4 * self.n_embd if self.mlp == "gelu" else math.ceil(8 * self.n_embd / 3 / 64) * 64
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
     `seed` is the reference run, `tiny` learns visibly in minutes on two CPU cores. `fast` is to reach what `seed` ends at for
     the least arithmetic, `best` the fewest bits a byte that the same rows give a single model (docs/recipes.md).
     """
-    neox = GPTConfig(block_size=128, positions="rope")
+    qwen = GPTConfig(block_size=128, positions="rope", norm="rmsnorm", qk_norm=True, mlp="swiglu", bias=False)
     rows = TrainConfig(
         micro_batch_size=16,
         accumulation=1,
@@ -144,11 +153,11 @@ def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
             ),
         ),
         "fast": (
-            dataclasses.replace(neox, n_layer=4, n_head=4, n_embd=128),
+            dataclasses.replace(qwen, n_layer=4, n_head=4, n_embd=128),
             dataclasses.replace(rows, epochs=1, warmup_steps=30, val_every=100),
         ),
         "best": (
-            dataclasses.replace(neox, n_layer=6, n_head=4, n_embd=256),
+            dataclasses.replace(qwen, n_layer=6, n_head=4, n_embd=256),
             dataclasses.replace(rows, epochs=8, dropout=0.1, warmup_steps=60, val_every=250),
         ),
     }

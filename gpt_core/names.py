@@ -23,15 +23,16 @@ def parameters(config: GPTConfig) -> list[Parameter]:
     Initial values: normal with 0.02, the two projections into the residual stream with 0.02 / sqrt(2 L)
     (GPT-2, Radford et al. 2019, section 2.3).
     """
-    C, F, std = config.n_embd, config.n_hidden, 0.02
+    C, D, std = config.n_embd, config.n_embd // config.n_head, 0.02
     residual_std = std / math.sqrt(2 * config.n_layer)
 
     def linear(name: str, width_out: int, width_in: int, init: float) -> list[Parameter]:
-        bias = Parameter(f"{name}.bias", (width_out,), False, 0.0)
-        return [Parameter(f"{name}.weight", (width_out, width_in), True, init), bias]
+        bias = [Parameter(f"{name}.bias", (width_out,), False, 0.0)] if config.bias else []
+        return [Parameter(f"{name}.weight", (width_out, width_in), True, init), *bias]
 
     def norm(name: str) -> list[Parameter]:
-        return [Parameter(f"{name}.weight", (C,), False, None), Parameter(f"{name}.bias", (C,), False, 0.0)]
+        bias = [Parameter(f"{name}.bias", (C,), False, 0.0)] if config.norm == "layernorm" else []
+        return [Parameter(f"{name}.weight", (C,), False, None), *bias]
 
     table = [Parameter("wte.weight", (config.vocab_size, C), True, std)]
     if config.positions == "learned":
@@ -40,10 +41,14 @@ def parameters(config: GPTConfig) -> list[Parameter]:
         h = f"h.{layer}"
         table += norm(f"{h}.ln_1")
         table += linear(f"{h}.attn.c_attn", 3 * C, C, std)
+        if config.qk_norm:
+            table += [Parameter(f"{h}.attn.{part}_norm.weight", (D,), False, None) for part in "qk"]
         table += linear(f"{h}.attn.c_proj", C, C, residual_std)
         table += norm(f"{h}.ln_2")
-        table += linear(f"{h}.mlp.c_fc", F, C, std)
-        table += linear(f"{h}.mlp.c_proj", C, F, residual_std)
+        if config.mlp == "swiglu":
+            table += linear(f"{h}.mlp.c_gate", config.n_hidden, C, std)
+        table += linear(f"{h}.mlp.c_fc", config.n_hidden, C, std)
+        table += linear(f"{h}.mlp.c_proj", C, config.n_hidden, residual_std)
     return table + norm("ln_f")
 
 

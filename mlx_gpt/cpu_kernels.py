@@ -117,7 +117,7 @@ def _gelu_exponent(x: array) -> array:
 
 
 @kernel
-def _gelu_output(x: array, power: array) -> array:
+def _over_one_plus(x: array, power: array) -> array:
     return x / (1 + power)
 
 
@@ -130,7 +130,7 @@ def _gelu_gradient(x: array, power: array, cotangent: array) -> array:
 @mx.custom_function
 def _gelu(x: array) -> tuple[array, array]:
     power = exp(_gelu_exponent(x))
-    return _gelu_output(x, power), power
+    return _over_one_plus(x, power), power
 
 
 @_gelu.vjp
@@ -141,6 +141,33 @@ def _gelu_vjp(x: array, cotangents: Outputs, outputs: Outputs) -> array:
 def gelu(x: array) -> array:
     """Tanh GELU, any shape."""
     return cast(Outputs, _gelu(x))[0]
+
+
+@kernel
+def _silu_exponent(x: array) -> array:
+    return mx.maximum(mx.minimum(-x, GELU_END), -GELU_END)
+
+
+@kernel
+def _silu_gradient(x: array, power: array, cotangent: array) -> array:
+    sigmoid = 1 / (1 + power)
+    return cotangent * sigmoid * (1 + x * (power * sigmoid))
+
+
+@mx.custom_function
+def _silu(x: array) -> tuple[array, array]:
+    power = exp(_silu_exponent(x))
+    return _over_one_plus(x, power), power
+
+
+@_silu.vjp
+def _silu_vjp(x: array, cotangents: Outputs, outputs: Outputs) -> array:
+    return _silu_gradient(x, outputs[1], cotangents[0])
+
+
+def silu(x: array) -> array:
+    """SiLU, any shape."""
+    return cast(Outputs, _silu(x))[0]
 
 
 @mx.custom_function

@@ -24,6 +24,11 @@ def gelu(x: array) -> array:
     return cpu_kernels.gelu(x) if slow(x) else nn.gelu_approx(x)
 
 
+def silu(x: array) -> array:
+    """x / (1 + e^-x) (Elfwing et al. 2017), any shape."""
+    return cpu_kernels.silu(x) if slow(x) else nn.silu(x)
+
+
 def cross_entropy(logits: array, targets: array) -> array:
     """-ln softmax of each target: logits (..., V), targets (...) integers."""
     if slow(logits):

@@ -1,9 +1,9 @@
-"""GPT-2 in MLX, with learned or rotary positions.
+"""GPT-2, or Qwen3, in MLX: what `GPTConfig` chooses.
 
-- decoder-only transformer, pre-norm (LayerNorm), residual stream in float32
+- decoder-only transformer, pre-norm (LayerNorm, or RMSNorm), residual stream in float32
 - positions: learned, or rotated queries and keys (RoPE)
 - attention: fused, causal, within a row if sequences are packed; `reference_attention` is the same in readable form
-- MLP: tanh GELU, 4 C wide
+- MLP: tanh GELU, 4 C wide, or SwiGLU, 8/3 C wide
 - the head is the embedding: one tensor `wte.weight`
 - half precision: MLX has no autocast, so `Linear` casts what it multiplies; weights stay float32
 
@@ -18,7 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.core import array
 
-from gpt_core.config import ROPE_BASE, GPTConfig
+from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from mlx_gpt import functional as F
 from mlx_gpt.loss import head_loss
 
@@ -72,7 +72,7 @@ def reference_attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: a
 
 
 def rotate(x_BHTD: array, first: int) -> array:
-    """Turns the pair of values (i, i + D/2) at position p by the angle p / 10,000^(2i / D), as GPT-NeoX lays RoPE out.
+    """Turns the pair of values (i, i + D/2) at position p by the angle p / 10,000^(2i / D), as Llama and Qwen lay RoPE out.
 
     Su et al. 2021, equation 34. Position `first` is that of the first token here.
     """
@@ -84,11 +84,16 @@ def dropped(x_BTC: array, kept_BPTC: array | None, place: int) -> array:
     return x_BTC if kept_BPTC is None else x_BTC * kept_BPTC[:, place]
 
 
+def make_norm(config: GPTConfig) -> nn.Module:
+    """LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019), over C values."""
+    return nn.LayerNorm(config.n_embd, eps=1e-5) if config.norm == "layernorm" else nn.RMSNorm(config.n_embd, eps=RMS_EPS)
+
+
 class Linear(nn.Linear):
     """x W^T + b in `compute` precision; the weights stay float32."""
 
-    def __init__(self, width_in: int, width_out: int, compute: mx.Dtype):
-        super().__init__(width_in, width_out)
+    def __init__(self, width_in: int, width_out: int, bias: bool, compute: mx.Dtype):
+        super().__init__(width_in, width_out, bias)
         self.compute = compute
 
     def __call__(self, x: array) -> array:
@@ -98,13 +103,15 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head causal self-attention."""
+    """Multi-head causal self-attention; queries and keys with RMSNorm if `qk_norm` (Dehghani et al. 2023, section 2)."""
 
     def __init__(self, config: GPTConfig, compute: mx.Dtype):
         super().__init__()
-        self.n_head, self.rotates = config.n_head, config.positions == "rope"
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, compute)
-        self.c_proj = Linear(config.n_embd, config.n_embd, compute)
+        self.n_head, self.rotates, D = config.n_head, config.positions == "rope", config.n_embd // config.n_head
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, config.bias, compute)
+        self.q_norm = nn.RMSNorm(D, eps=RMS_EPS) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(D, eps=RMS_EPS) if config.qk_norm else None
+        self.c_proj = Linear(config.n_embd, config.n_embd, config.bias, compute)
 
     def __call__(self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None) -> array:
         """(B, T, C) -> (B, T, C)."""
@@ -113,6 +120,8 @@ class Attention(nn.Module):
         q = q.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
         k = k.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
         v = v.reshape(B, T, self.n_head, -1).swapaxes(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = (norm(x.astype(norm.weight.dtype)).astype(x.dtype) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
         if self.rotates:
             first = cache.length if cache is not None else 0
             q, k = rotate(q, first), rotate(k, first)
@@ -127,12 +136,26 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig, compute: mx.Dtype):
         super().__init__()
-        self.c_fc = Linear(config.n_embd, config.n_hidden, compute)
-        self.c_proj = Linear(config.n_hidden, config.n_embd, compute)
+        self.c_fc = Linear(config.n_embd, config.n_hidden, config.bias, compute)
+        self.c_proj = Linear(config.n_hidden, config.n_embd, config.bias, compute)
 
     def __call__(self, x_BTC: array) -> array:
         """(B, T, C) -> (B, T, C)."""
         return self.c_proj(F.gelu(self.c_fc(x_BTC)))
+
+
+class SwiGLU(nn.Module):
+    """Two linear layers, and a third whose SiLU gates what is between them (Shazeer 2020)."""
+
+    def __init__(self, config: GPTConfig, compute: mx.Dtype):
+        super().__init__()
+        self.c_gate = Linear(config.n_embd, config.n_hidden, config.bias, compute)
+        self.c_fc = Linear(config.n_embd, config.n_hidden, config.bias, compute)
+        self.c_proj = Linear(config.n_hidden, config.n_embd, config.bias, compute)
+
+    def __call__(self, x_BTC: array) -> array:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(F.silu(self.c_gate(x_BTC)) * self.c_fc(x_BTC))
 
 
 class Block(nn.Module):
@@ -140,10 +163,10 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig, compute: mx.Dtype):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.ln_1 = make_norm(config)
         self.attn = Attention(config, compute)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
-        self.mlp = MLP(config, compute)
+        self.ln_2 = make_norm(config)
+        self.mlp = MLP(config, compute) if config.mlp == "gelu" else SwiGLU(config, compute)
 
     def __call__(
         self, x_BTC: array, layer: int, cache: KVCache | None, seen_BTS: array | None, kept_BPTC: array | None
@@ -162,7 +185,7 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.positions == "learned" else None
         self.h = [Block(config, compute) for _ in range(config.n_layer)]
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.ln_f = make_norm(config)
 
     def __call__(
         self,

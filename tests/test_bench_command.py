@@ -137,7 +137,7 @@ def test_a_result_that_cannot_be_compared_with(ran, tmp_path, change, says):
         (["--peers", "llm.c"], "--peers llm.c"),
         (["--peers", "nanogpt"], "nanogpt=PATH"),
         (["--peers", "nanogpt=nowhere"], "--peers nanogpt=nowhere has no model.py"),
-        (["--peers", "mlx-plain", "--positions", "rope"], "--peers mlx-plain run GPT-2, which has no --positions rope"),
+        (["--peers", "mlx-plain", "--norm", "rmsnorm"], "--peers mlx-plain: GPT-2 is what they run, not norm rmsnorm"),
         (["--trials", "4"], "--trials 4: expected 5"),
         (["--trials", "x"], "--trials"),
         (["--trial-seconds", "0"], "--trial-seconds"),

@@ -12,19 +12,18 @@ from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-MODEL = GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=6)
+MODEL = GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=6, mlp="swiglu", bias=False)
 RECIPE = Recipe("fast", "fast", "2026-11-25", "torch", 2_000_000, 1.0, 1_000, 3e12, 2.5, 1.5, 1.6, 6.5, 1, "small")
 ANCHOR = Recipe("5-gram", "anchor", "2026-11-25", "-", 0, 0.0, 0, 0.0, 0.0, 1.4458, 0.0, 6.085, 0)
 
 
 def test_flops_of_a_run_by_hand() -> None:
-    """C 6, F 24, V 11, T 4. A layer: matrices 3 C^2, C^2, 2 C F, biases 3 C, C, F, C; besides 3 norms of 2 C and V C; positions
-    are looked up.
+    """C 6, F 64, V 11, T 4. Matrices of the layer: 3 C^2, C^2, 3 C F; besides 3 norms of 2 C and V C; positions are looked up.
 
-    Muon, for (r, c) in (6, 18), (6, 6), (6, 24) twice: 5 (4 r^2 c + 2 r^3).
+    Muon, for (r, c) in (6, 18), (6, 6), (6, 64) three times: 5 (4 r^2 c + 2 r^3).
     """
-    n = 4 * 36 + 2 * 6 * 24 + 5 * 6 + 24 + 3 * 12 + 66
-    muon = sum(5 * (4 * 36 * c + 2 * 216) for c in (18, 6, 24, 24))
+    n = 4 * 36 + 3 * 6 * 64 + 3 * 12 + 66
+    muon = sum(5 * (4 * 36 * c + 2 * 216) for c in (18, 6, 64, 64, 64))
     adamw = TrainConfig(micro_batch_size=3, accumulation=2)
     model = (6 * n + 12 * 6 * 4) * 24
     assert total_flops(MODEL, adamw, 10) == 10 * (model + 15 * (n + 24))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import ROPE, TWINS, batch, fresh, learnable_batches, mlx_twin, mx, relative, scaled_up
+from twins import QWEN, TWINS, batch, fresh, learnable_batches, mlx_twin, mx, relative, scaled_up
 
 import mlx_gpt.loss
 import mlx_gpt.muon
@@ -67,12 +67,12 @@ def test_both_twins_orthogonalize_alike(rows: int, columns: int, seed: int) -> N
 def test_an_update_by_definition(name: str) -> None:
     """Two steps of one matrix in numpy float64: momentum, Nesterov, decay, and the factor of a tall matrix, sqrt(3)."""
     train = dataclasses.replace(MUON, grad_clip=1e9, accumulation=1)
-    start, lr = scaled_up(fresh(ROPE)), 1.5e-3  # half of the peak, so that Muon's rate is 0.01
-    twin, key = TWINS[name](start, ROPE, train), "h.1.attn.c_attn.weight"
+    start, lr = scaled_up(fresh(QWEN)), 1.5e-3  # half of the peak, so that Muon's rate is 0.01
+    twin, key = TWINS[name](start, QWEN, train), "h.1.attn.c_attn.weight"
     expected, momentum = start[key].astype(np.float64), np.zeros(start[key].shape)
     for seed in range(2):
-        tokens = batch(ROPE, (1, 3, ROPE.block_size + 1), seed)
-        gradient = TWINS[name](twin.weights(), ROPE, train).gradients(tokens[0])[1][key].astype(np.float64)
+        tokens = batch(QWEN, (1, 3, QWEN.block_size + 1), seed)
+        gradient = TWINS[name](twin.weights(), QWEN, train).gradients(tokens[0])[1][key].astype(np.float64)
         momentum = 0.95 * momentum + gradient
         update = gradient + 0.95 * momentum
         x = update / np.linalg.norm(update)
@@ -88,16 +88,16 @@ def test_an_update_by_definition(name: str) -> None:
 
 
 def test_embeddings_and_norms_are_left_to_adamw() -> None:
-    shapes = moment_shapes(ROPE, MUON)
+    shapes = moment_shapes(QWEN, MUON)
     assert set(shapes) == {
         f"{p.name}.{moment}"
-        for p in parameters(ROPE)
+        for p in parameters(QWEN)
         for moment in "mv"
         if moment == "m" or len(p.shape) < 2 or p.name == "wte.weight"
     }
     for name, twin in TWINS.items():
-        made = twin(fresh(ROPE), ROPE, MUON)
-        made.train_step(batch(ROPE, (2, 3, ROPE.block_size + 1)), 1e-3)
+        made = twin(fresh(QWEN), QWEN, MUON)
+        made.train_step(batch(QWEN, (2, 3, QWEN.block_size + 1)), 1e-3)
         assert {key: value.shape for key, value in moments_of(name, made).items()} == shapes
 
 
@@ -114,9 +114,9 @@ DROPPING = dataclasses.replace(MUON, dropout=0.2)
 
 def steps_to_learn(count: int, first_mask: int = 0) -> list[Step]:
     """Arguments of training steps with Muon and dropout, on something that can be learned."""
-    batches = learnable_batches(ROPE, DROPPING, count)
+    batches = learnable_batches(QWEN, DROPPING, count)
     return [
-        (tokens, DROPPING.lr * (1 - step / count), kept_at(first_mask + step, ROPE, DROPPING))
+        (tokens, DROPPING.lr * (1 - step / count), kept_at(first_mask + step, QWEN, DROPPING))
         for step, tokens in enumerate(batches)
     ]
 
@@ -128,20 +128,20 @@ def curve(twin: Any, steps: list[Step]) -> np.ndarray:
 
 def test_sixty_steps_agree_and_learn() -> None:
     steps = steps_to_learn(60)
-    found = [curve(twin(fresh(ROPE), ROPE, DROPPING), steps) for twin in TWINS.values()]
+    found = [curve(twin(fresh(QWEN), QWEN, DROPPING), steps) for twin in TWINS.values()]
     assert found[0][0] - found[0][-1] > 0.5
     assert np.abs(found[0] - found[1]).max() < 5e-5  # measured 5.5e-6, three seeds
-    other = curve(mlx_twin(fresh(ROPE), ROPE, DROPPING), steps_to_learn(60, first_mask=1))
+    other = curve(mlx_twin(fresh(QWEN), QWEN, DROPPING), steps_to_learn(60, first_mask=1))
     assert np.abs(found[0] - other).max() > 1e-2
 
 
 @pytest.mark.parametrize(("first", "second"), [("mlx", "torch"), ("torch", "mlx"), ("mlx", "mlx"), ("torch", "torch")])
 def test_either_goes_on_from_the_other(first: str, second: str) -> None:
     steps = steps_to_learn(20)
-    whole = curve(TWINS[second](fresh(ROPE), ROPE, DROPPING), steps)[10:]
-    begun = TWINS[first](fresh(ROPE), ROPE, DROPPING)
+    whole = curve(TWINS[second](fresh(QWEN), QWEN, DROPPING), steps)[10:]
+    begun = TWINS[first](fresh(QWEN), QWEN, DROPPING)
     curve(begun, steps[:10])
-    after = TWINS[second](begun.weights(), ROPE, DROPPING)
+    after = TWINS[second](begun.weights(), QWEN, DROPPING)
     moments = moments_of(first, begun)
     if second == "mlx":
         mlx_gpt.state.load_moments(after.optimizer, moments, 10)
@@ -151,38 +151,38 @@ def test_either_goes_on_from_the_other(first: str, second: str) -> None:
     if first == second:
         np.testing.assert_array_equal(found, whole)
     assert np.abs(found - whole).max() < 5e-5  # measured 4.3e-6
-    forgotten = curve(TWINS[second](begun.weights(), ROPE, DROPPING), steps[10:])
-    assert np.abs(forgotten - whole).max() > 1e-3  # measured 6.6e-3
+    forgotten = curve(TWINS[second](begun.weights(), QWEN, DROPPING), steps[10:])
+    assert np.abs(forgotten - whole).max() > 1e-2
 
 
 def test_dropout_is_a_function_of_seed_step_and_place() -> None:
     train = dataclasses.replace(MUON, dropout=0.3)
-    kept = kept_at(7, ROPE, train)
-    assert kept is not None and kept.shape == (2, 3, places(ROPE), ROPE.block_size, ROPE.n_embd) and kept.dtype == bool
+    kept = kept_at(7, QWEN, train)
+    assert kept is not None and kept.shape == (2, 3, places(QWEN), QWEN.block_size, QWEN.n_embd) and kept.dtype == bool
     deviation = np.sqrt(0.3 * 0.7 / kept.size)
     assert abs(kept.mean() - 0.7) < 5 * deviation
-    resplit = kept_at(7, ROPE, dataclasses.replace(train, micro_batch_size=1, accumulation=6))
+    resplit = kept_at(7, QWEN, dataclasses.replace(train, micro_batch_size=1, accumulation=6))
     assert resplit is not None
     np.testing.assert_array_equal(resplit.reshape(kept.shape), kept)
     assert len({sequence.tobytes() for sequence in resplit}) == 6
     for other in ((8, train), (7, dataclasses.replace(train, seed=1))):
-        found = kept_at(other[0], ROPE, other[1])
+        found = kept_at(other[0], QWEN, other[1])
         assert found is not None and abs((found == kept).mean() - (0.7**2 + 0.3**2)) < 0.01
-    assert kept_at(7, ROPE, MUON) is None
+    assert kept_at(7, QWEN, MUON) is None
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_what_is_dropped_changes_nothing(name: str) -> None:
     """All of a layer's output dropped: as if its last matrices were zero."""
     train = dataclasses.replace(MUON, dropout=0.5, accumulation=1)
-    tokens, start = batch(ROPE, (1, 3, ROPE.block_size + 1)), scaled_up(fresh(ROPE))
-    kept = np.ones((1, 3, places(ROPE), ROPE.block_size, ROPE.n_embd), dtype=bool)
+    tokens, start = batch(QWEN, (1, 3, QWEN.block_size + 1)), scaled_up(fresh(QWEN))
+    kept = np.ones((1, 3, places(QWEN), QWEN.block_size, QWEN.n_embd), dtype=bool)
     kept[:, :, 3:5] = False  # the second layer
     silent = start | {n: np.zeros_like(w) for n, w in start.items() if n.startswith("h.1.") and "c_proj" in n}
-    found = TWINS[name](start, ROPE, train).train_step(tokens, 0.0, kept)[0]
-    expected = TWINS[name](silent, ROPE, train).train_step(tokens, 0.0, np.ones_like(kept))[0]
+    found = TWINS[name](start, QWEN, train).train_step(tokens, 0.0, kept)[0]
+    expected = TWINS[name](silent, QWEN, train).train_step(tokens, 0.0, np.ones_like(kept))[0]
     assert found == pytest.approx(expected, rel=1e-6)
-    assert found != pytest.approx(TWINS[name](start, ROPE, train).train_step(tokens, 0.0, None)[0], rel=1e-3)
+    assert found != pytest.approx(TWINS[name](start, QWEN, train).train_step(tokens, 0.0, None)[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", TWINS)

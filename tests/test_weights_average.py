@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from weights_samples import MODEL, NEOX, command, last_json, write_run, write_tokenizer
+from weights_samples import MODEL, QWEN, command, last_json, write_run, write_tokenizer
 
 from gpt_core import checkpoint
 from gpt_core.errors import InputError
@@ -40,7 +40,7 @@ def test_the_mean_of_alike_is_the_same(runs, tmp_path):
 
 def test_what_has_no_mean_is_refused_before_anything_is_made(runs, tmp_path, monkeypatch, capfd):
     wider = write_run(tmp_path / "wider", dataclasses.replace(MODEL, n_layer=3))
-    other = write_run(tmp_path / "other", NEOX)
+    other = write_run(tmp_path / "other", QWEN)
     cases = [
         ([runs[0]], "alone has no mean"),
         ([runs[0], runs[0]], "is given twice"),

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 # Every axis has another size: a swapped one cannot pass.
 CONFIG = GPTConfig(vocab_size=97, block_size=24, n_layer=3, n_head=3, n_embd=48)
-ROPE = dataclasses.replace(CONFIG, positions="rope")
+QWEN = dataclasses.replace(CONFIG, positions="rope", norm="rmsnorm", qk_norm=True, mlp="swiglu", bias=False)
 B, T = 5, 19
 
 

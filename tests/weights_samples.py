@@ -18,12 +18,15 @@ from tokenizers.trainers import BpeTrainer
 from gpt_core import checkpoint, cli
 from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.files import sha256
+from weights.architectures import GPT_NEOX, QWEN3
 from weights.bench import lively_weights
 
 ROOT = Path(__file__).parents[1]
 MODEL = GPTConfig(vocab_size=640, block_size=96, n_layer=2, n_head=2, n_embd=64)
-NEOX = GPTConfig(vocab_size=640, block_size=96, n_layer=3, n_head=5, n_embd=80, positions="rope")
-"""C = 80, D = 16, F = 320: no two sizes are the same."""
+QWEN = GPTConfig(vocab_size=640, block_size=96, n_layer=3, n_head=5, n_embd=80, **QWEN3.options)
+"""C = 80, D = 16, F = 256: no two sizes are the same."""
+NEOX = dataclasses.replace(QWEN, **GPT_NEOX.options)
+"""The same sizes, but F = 320."""
 SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
 TRAIN = TrainConfig(micro_batch_size=2, accumulation=1, steps=40, checkpoint_every=10, val_every=10, val_batches=1)
 SENTENCES = (

@@ -1,4 +1,4 @@
-"""The architectures that other tools run: which models they are, and how a config.json and a GGUF file say it.
+"""The architectures that other tools run: which options of GPTConfig they are, and how a config.json and a GGUF file say it.
 
 What both have alike (sizes under fixed names, tokens, the head tied to the embedding) is written by hf_write and gguf_write.
 """
@@ -7,15 +7,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpt_core.config import ROPE_BASE, GPTConfig, Positions
+from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from gpt_core.errors import InputError
 from weights import table
 from weights.table import Row
 
+ROPE = {"rope_theta": ROPE_BASE, "rope_type": "default"}
+"""As transformers 5 writes it under `rope_parameters`; before, `rope_theta` stood alone, and `rope_scaling` beside it."""
+
+UNSCALED = (None, {"rope_type": "default"}, {"type": "default"})
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "block_size",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "hidden_size": "n_embd",
+}
+"""Of config.json, in all architectures but GPT-2."""
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """A way of positions, under the names of Hugging Face and GGUF."""
+    """A choice of all options, under the names of Hugging Face and GGUF."""
 
     name: str
     described: str
@@ -26,7 +39,8 @@ class Architecture:
     """`general.architecture` of a GGUF file."""
     class_name: str
     """In transformers."""
-    positions: Positions
+    options: dict[str, Any]
+    """GPTConfig's field -> value, for every field that is not a size."""
     table: tuple[Row, ...]
     fields: dict[str, str]
     """config.json's key -> GPTConfig's field, for the sizes that are read; a file must have them."""
@@ -62,7 +76,7 @@ GPT2 = Architecture(
     model_type="gpt2",
     gguf_name="gpt2",
     class_name="GPT2LMHeadModel",
-    positions="learned",
+    options={"positions": "learned", "norm": "layernorm", "qk_norm": False, "mlp": "gelu", "bias": True},
     table=table.GPT2,
     fields={
         "vocab_size": "vocab_size",
@@ -102,15 +116,9 @@ GPT_NEOX = Architecture(
     model_type="gpt_neox",
     gguf_name="gptneox",
     class_name="GPTNeoXForCausalLM",
-    positions="rope",
+    options=GPT2.options | {"positions": "rope"},
     table=table.GPT_NEOX,
-    fields={
-        "vocab_size": "vocab_size",
-        "max_position_embeddings": "block_size",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "hidden_size": "n_embd",
-    },
+    fields=FIELDS,
     settings={
         "hidden_act": "gelu_new",
         "attention_bias": True,
@@ -131,8 +139,8 @@ GPT_NEOX = Architecture(
         "layer_norm_eps": (1e-5,),
         "rotary_emb_base": (ROPE_BASE,),
         "rotary_pct": (1.0,),
-        "rope_scaling": (None, {"rope_type": "default"}, {"type": "default"}),
-        "rope_parameters": ({"rope_theta": ROPE_BASE, "rope_type": "default", "partial_rotary_factor": 1.0}, None),
+        "rope_scaling": UNSCALED,
+        "rope_parameters": (ROPE | {"partial_rotary_factor": 1.0}, None),
         "use_parallel_residual": (False,),
         "tie_word_embeddings": (True,),
         "intermediate_size": (model.n_hidden,),
@@ -153,12 +161,76 @@ GPT_NEOX = Architecture(
     },
     prefixes=r"^(?:_orig_mod\.|module\.)+",
 )
-ARCHITECTURES = (GPT2, GPT_NEOX)
+QWEN3 = Architecture(
+    name="Qwen3",
+    described="Qwen3 architecture (rotary positions, RMSNorm, QK-norm, SwiGLU, no biases)",
+    model_type="qwen3",
+    gguf_name="qwen3",
+    class_name="Qwen3ForCausalLM",
+    options={"positions": "rope", "norm": "rmsnorm", "qk_norm": True, "mlp": "swiglu", "bias": False},
+    table=table.QWEN3,
+    fields=FIELDS,
+    settings={
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "rms_norm_eps": RMS_EPS,
+        "rope_theta": ROPE_BASE,  # here rather than in `rope_parameters`: every version of every tool reads it
+        "rope_scaling": None,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+    },
+    sizes=lambda model: {
+        "intermediate_size": model.n_hidden,
+        "num_key_value_heads": model.n_head,
+        "head_dim": model.n_embd // model.n_head,
+    },
+    allowed=lambda model: {
+        "hidden_act": ("silu", "swish"),
+        "attention_bias": (False,),
+        "rms_norm_eps": (RMS_EPS,),
+        "rope_theta": (ROPE_BASE,),
+        "rope_scaling": UNSCALED,
+        "rope_parameters": (ROPE, None),
+        "partial_rotary_factor": (1.0, None),
+        "use_sliding_window": (False,),
+        "layer_types": (["full_attention"], None),
+        "tie_word_embeddings": (True,),
+        "intermediate_size": (model.n_hidden,),
+        "num_key_value_heads": (model.n_head, None),
+        "head_dim": (model.n_embd // model.n_head,),
+    },
+    absent={"tie_word_embeddings": False, "intermediate_size": 22_016, "num_key_value_heads": 32, "head_dim": 128},
+    rope={},
+    gguf=lambda model: {
+        "attention.head_count_kv": model.n_head,
+        "attention.key_length": model.n_embd // model.n_head,
+        "attention.value_length": model.n_embd // model.n_head,
+        "attention.layer_norm_rms_epsilon": RMS_EPS,
+        "rope.freq_base": ROPE_BASE,
+    },
+    prefixes=r"^(?:_orig_mod\.|module\.)+",
+)
+ARCHITECTURES = (GPT2, GPT_NEOX, QWEN3)
 
 
-def architecture_of(model: GPTConfig) -> Architecture:
-    """The architecture of a model."""
-    return next(other for other in ARCHITECTURES if other.positions == model.positions)
+def architecture_of(model: GPTConfig, origin: str) -> Architecture:
+    """The architecture whose options a model has, all of them. Raises InputError for a mixture, which no other tool runs."""
+    ways = []
+    for other in ARCHITECTURES:
+        if not (differing := others(model, other)):
+            return other
+        ways.append(f"{', '.join(differing)} in the way of {other.name}")
+    names = ", ".join(other.name for other in ARCHITECTURES)
+    raise InputError(f"{origin} mixes options, only all those of one of {names} can be exported: {'; '.join(ways)}")
+
+
+def others(model: GPTConfig, architecture: Architecture) -> list[str]:
+    """The options that a model has otherwise, with their values."""
+    found = {name: getattr(model, name) for name in architecture.options}
+    return [f"{name} {_word(value)}" for name, value in found.items() if value != architecture.options[name]]
 
 
 def named(model_type: Any, origin: str) -> Architecture:
@@ -177,3 +249,7 @@ def named_in_gguf(architecture: str, origin: str) -> Architecture:
             return other
     known = ", ".join(repr(other.gguf_name) for other in ARCHITECTURES)
     raise InputError(f"{origin} is of the architecture {architecture[:60]!r}, expected one of {known}: no other is checked")
+
+
+def _word(value: Any) -> str:
+    return str(value) if not isinstance(value, bool) else "on" if value else "off"

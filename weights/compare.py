@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = {"max_logit_diff": 1e-4, "kl_nats": 1e-6}
-"""Two float32 computations of one model. Measured at most 1.1e-5 and 9e-13 on 93M models of GPT-2."""
+"""Two float32 computations of one model. Measured on 93M models, at most: GPT-2 1.1e-5 and 9e-13, Qwen3 2.5e-5 and 6e-12."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from gpt_core.cli import Parser
 from gpt_core.errors import InputError
 from gpt_core.files import make_parents
 from gpt_core.names import parameter_count
+from weights.architectures import architecture_of
 from weights.destination import refuse_destination
 from weights.gguf_write import write_gguf
 from weights.hf_read import read_hf
@@ -54,6 +55,8 @@ def convert(source: Path, destination: Path, to: str, overwrite: bool = False) -
     model = read(source)
     if to == "twin":
         refuse_other_step(model, destination)
+    else:
+        architecture_of(model.model, f"SRC {source}")  # a mixture of options is refused before anything is made
     make_parents(destination, "DST")
     WRITERS[to](model, destination)
     return model

@@ -132,7 +132,8 @@ def llama_cpp(path: Path) -> Engine:
 
     architecture = named_in_gguf(model.metadata["general.architecture"], str(path))
     context = int(model.metadata[f"{architecture.gguf_name}.context_length"])
-    return Engine("llama_cpp", context, encode, logits, greedy, model.close, coarse=True)
+    coarse = architecture.options["mlp"] == "gelu"
+    return Engine("llama_cpp", context, encode, logits, greedy, model.close, coarse)
 
 
 ENGINES: dict[str, dict[str, Callable[[Path], Engine]]] = {

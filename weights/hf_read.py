@@ -1,4 +1,4 @@
-"""Reading a Hugging Face folder of GPT-2 or GPT-NeoX: ours, one saved by transformers, or OpenAI's of any size."""
+"""Reading a Hugging Face folder of GPT-2, GPT-NeoX or Qwen3: ours, one saved by transformers, or OpenAI's of any size."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def read_hf(folder: Path) -> Source:
     model = read_config(config, str(folder / "config.json"))
     text, tokenizer = read_tokenizer(folder / "tokenizer.json")
     refuse_too_many(tokenizer, model.vocab_size, str(folder))
-    tensors = plain_names(open_folder(folder), architecture_of(model), str(folder))
+    tensors = plain_names(open_folder(folder), architecture_of(model, str(folder)), str(folder))
     weights = contract_weights(tensors, model, conv1d=True, origin=str(folder))
     if RECORDS not in config:
         return Source(folder, model, weights, text)
@@ -43,7 +43,7 @@ def read_config(config: dict[str, Any], origin: str) -> GPTConfig:
     if missing:
         raise InputError(f"{origin} has no {', '.join(missing)}: restore the file")
     sizes = {ours: config[theirs] for theirs, ours in architecture.fields.items()}
-    model = from_dict(GPTConfig, sizes | {"positions": architecture.positions}, origin)
+    model = from_dict(GPTConfig, sizes | architecture.options, origin)
     rope = config.get("rope_parameters")
     config = {
         architecture.rope[name]: rope[name] for name in architecture.rope if isinstance(rope, dict) and name in rope

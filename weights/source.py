@@ -12,7 +12,7 @@ from gpt_core.errors import InputError
 from gpt_core.flops import tokens_per_step
 from gpt_core.names import parameters
 from weights.architectures import Architecture, architecture_of
-from weights.table import from_hf, layers_in, refuse_left_over, rows
+from weights.table import from_hf, layers_in, refuse_left_over, rows, stored_shape
 from weights.tensors import Tensors
 from weights.tokenizer import read_tokenizer, refuse_too_many
 
@@ -46,8 +46,8 @@ class Source:
 
     @property
     def architecture(self) -> Architecture:
-        """What other tools know it as."""
-        return architecture_of(self.model)
+        """What other tools know it as. Raises InputError for a mixture of options."""
+        return architecture_of(self.model, str(self.path))
 
 
 def read_twin(path: Path) -> Source:
@@ -79,15 +79,16 @@ def records_from_dict(values: Any, origin: str) -> Records:
 def contract_weights(tensors: Tensors, model: GPTConfig, conv1d: bool, origin: str) -> Arrays:
     """Tensors under Hugging Face's names -> contract weights. `conv1d`: linear layers are stored (in, out).
 
-    Raises InputError for names left over on either side and for shapes that the configuration does not have.
+    Raises InputError for names left over on either side, for shapes that the configuration does not have, and for a model that
+    is of no architecture of Hugging Face's.
     """
     if layers_in(tensors) != model.n_layer:  # before a table of that many layers is made
         raise InputError(f"{origin} has the tensors of {layers_in(tensors)} layers, its config says {model.n_layer}")
-    filled = rows(architecture_of(model).table, model.n_layer)
+    filled = rows(architecture_of(model, origin).table, model.n_layer)
     refuse_left_over([row.hf for row in filled], tensors, origin)
     shapes = {parameter.name: parameter.shape for parameter in parameters(model)}
     for row in filled:
-        shape = shapes[row.twin]
+        shape = stored_shape(row, shapes[row.twin])
         expected = shape[::-1] if row.conv1d and conv1d else shape
         if tensors[row.hf].shape != expected:
             raise InputError(f"{origin} has {row.hf} of shape {list(tensors[row.hf].shape)}, its config says {list(expected)}")

@@ -18,6 +18,8 @@ class Row(NamedTuple):
     hf: str
     gguf: str
     conv1d: bool = False
+    third: int | None = None
+    """Which third of the contract's rows it is, where queries, keys and values are tensors of their own elsewhere."""
     by_head: bool = False
     """Whether Hugging Face's rows are those of one head after another, each with its query, key and value."""
     again: tuple[str, str] | None = None
@@ -43,8 +45,25 @@ GPT2 = (
     Row("ln_f.bias", "ln_f.bias", "output_norm.bias"),
 )
 
+_QWEN = "model.layers.{layer}"
+QWEN3 = (  # llama.cpp rotates the pairs (i, i + D/2) for it, as the twins do: queries and keys keep their order
+    Row("wte.weight", "model.embed_tokens.weight", "token_embd.weight"),
+    Row("h.{layer}.ln_1.weight", f"{_QWEN}.input_layernorm.weight", "blk.{layer}.attn_norm.weight"),
+    Row("h.{layer}.attn.c_attn.weight", f"{_QWEN}.self_attn.q_proj.weight", "blk.{layer}.attn_q.weight", third=0),
+    Row("h.{layer}.attn.c_attn.weight", f"{_QWEN}.self_attn.k_proj.weight", "blk.{layer}.attn_k.weight", third=1),
+    Row("h.{layer}.attn.c_attn.weight", f"{_QWEN}.self_attn.v_proj.weight", "blk.{layer}.attn_v.weight", third=2),
+    Row("h.{layer}.attn.q_norm.weight", f"{_QWEN}.self_attn.q_norm.weight", "blk.{layer}.attn_q_norm.weight"),
+    Row("h.{layer}.attn.k_norm.weight", f"{_QWEN}.self_attn.k_norm.weight", "blk.{layer}.attn_k_norm.weight"),
+    Row("h.{layer}.attn.c_proj.weight", f"{_QWEN}.self_attn.o_proj.weight", "blk.{layer}.attn_output.weight"),
+    Row("h.{layer}.ln_2.weight", f"{_QWEN}.post_attention_layernorm.weight", "blk.{layer}.ffn_norm.weight"),
+    Row("h.{layer}.mlp.c_gate.weight", f"{_QWEN}.mlp.gate_proj.weight", "blk.{layer}.ffn_gate.weight"),
+    Row("h.{layer}.mlp.c_fc.weight", f"{_QWEN}.mlp.up_proj.weight", "blk.{layer}.ffn_up.weight"),
+    Row("h.{layer}.mlp.c_proj.weight", f"{_QWEN}.mlp.down_proj.weight", "blk.{layer}.ffn_down.weight"),
+    Row("ln_f.weight", "model.norm.weight", "output_norm.weight"),
+)
+
 _NEOX = "gpt_neox.layers.{layer}"
-GPT_NEOX = (  # llama.cpp splits attn_qkv in thirds, as the contract does, and not head by head
+GPT_NEOX = (  # rotated as Qwen3 is; llama.cpp splits attn_qkv in thirds, as the contract does, and not head by head
     Row("wte.weight", "gpt_neox.embed_in.weight", "token_embd.weight", again=("embed_out.weight", "output.weight")),
     Row("h.{layer}.ln_1.weight", f"{_NEOX}.input_layernorm.weight", "blk.{layer}.attn_norm.weight"),
     Row("h.{layer}.ln_1.bias", f"{_NEOX}.input_layernorm.bias", "blk.{layer}.attn_norm.bias"),
@@ -79,8 +98,8 @@ def rows(table: tuple[Row, ...], n_layer: int) -> list[Row]:
 
 
 def layers_in(names: Iterable[str]) -> int:
-    """Blocks that Hugging Face names speak of: one more than the highest number in `h.N.` or `gpt_neox.layers.N.`."""
-    found = [int(match[1]) for name in names if (match := re.match(r"(?:h|gpt_neox\.layers)\.(\d{1,6})\.", name))]
+    """Blocks that Hugging Face names speak of: one more than the highest number in `h.N.` or `....layers.N.`."""
+    found = [int(match[1]) for name in names if (match := re.match(r"(?:h|(?:model|gpt_neox)\.layers)\.(\d{1,6})\.", name))]
     return max(found, default=-1) + 1
 
 
@@ -95,7 +114,7 @@ def to_hf(weights: Arrays, model: GPTConfig, table: tuple[Row, ...]) -> Arrays:
     """Contract weights under Hugging Face's names, matrices of Conv1D layers turned to (in, out)."""
     filled = rows(table, model.n_layer)
     refuse_left_over([row.twin for row in filled], weights, "the checkpoint")
-    tensors = {row.hf: _stored(row, weights[row.twin], model.n_head) for row in filled}
+    tensors = {row.hf: _stored(row, weights, model.n_head) for row in filled}
     return tensors | {row.again[0]: weights[row.twin] for row in filled if row.again}
 
 
@@ -103,16 +122,30 @@ def to_gguf(weights: Arrays, n_layer: int, table: tuple[Row, ...]) -> Arrays:
     """Contract weights under GGUF's names; the layout is the same."""
     filled = rows(table, n_layer)
     refuse_left_over([row.twin for row in filled], weights, "the checkpoint")
-    again = {row.again[1]: weights[row.twin] for row in filled if row.again}
-    return {row.gguf: weights[row.twin] for row in filled} | again
+    return {row.gguf: _part(row, weights) for row in filled} | {row.again[1]: weights[row.twin] for row in filled if row.again}
 
 
 def from_hf(tensors: Arrays, filled: list[Row], n_head: int) -> Arrays:
-    """The inverse of `to_hf` on tensors whose Conv1D layers are turned back."""
-    return {row.twin: _regrouped(tensors[row.hf], n_head, 3) if row.by_head else tensors[row.hf] for row in filled}
+    """The inverse of `to_hf` on tensors whose Conv1D layers are turned back: thirds become one tensor again, a copy."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for row in filled:
+        value = tensors[row.hf]
+        parts.setdefault(row.twin, []).append(_regrouped(value, n_head, 3) if row.by_head else value)
+    return {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
 
 
-def _stored(row: Row, value: np.ndarray, n_head: int) -> np.ndarray:
+def stored_shape(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape that Hugging Face's tensor has, Conv1D's turning left aside, for the contract's shape."""
+    return shape if row.third is None else (shape[0] // 3, *shape[1:])
+
+
+def _part(row: Row, weights: Arrays) -> np.ndarray:
+    value = weights[row.twin]
+    return value if row.third is None else np.split(value, 3)[row.third]
+
+
+def _stored(row: Row, weights: Arrays, n_head: int) -> np.ndarray:
+    value = _part(row, weights)
     return value.T if row.conv1d else _regrouped(value, 3, n_head) if row.by_head else value
 
 

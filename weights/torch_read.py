@@ -42,7 +42,8 @@ def read_torch(path: Path) -> Source:
         raise InputError(f"{path} holds no state dict: expected names with tensors, or a nanoGPT checkpoint")
     arguments = loaded.get("model_args")
     model = _nanogpt_config(arguments, str(path)) if "model_args" in loaded else _config_beside(path)
-    if (other := architecture_of(model)) is not GPT2:
+    other = architecture_of(model, str(path))
+    if other is not GPT2:
         raise InputError(f"{path} is of a {other.name} model, of GPT-2 only is a .pt file read: give its Hugging Face folder")
     text, tokenizer = read_tokenizer(path.parent / "tokenizer.json")
     refuse_too_many(tokenizer, model.vocab_size, str(path))

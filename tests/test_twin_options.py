@@ -1,13 +1,15 @@
-"""Rotary positions in both twins: the same numbers, the contract's names, and mistakes that must be seen."""
+"""Every choice of the architecture in both twins: the same numbers, the contract's names, and mistakes that must be seen."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_twin_parity import FORWARD_TOLERANCE, worst
-from twins import CONFIG, ROPE, TWINS, B, T, batch, float64_gradients, fresh, mlx_twin, mx, relative, scaled_up, torch_twin
+from twins import CONFIG, QWEN, TWINS, B, T, batch, float64_gradients, fresh, mlx_twin, mx, relative, scaled_up, torch_twin
 
+import mlx_gpt.functional
 import mlx_gpt.model
 import torch_gpt.device
 import torch_gpt.model
@@ -21,6 +23,15 @@ from gpt_core.sampling import Sampling
 from mlx_gpt.generate import make_forward as mlx_forward
 from torch_gpt.generate import make_forward as torch_forward
 
+OPTIONS: dict[str, GPTConfig] = {
+    "positions": dataclasses.replace(CONFIG, positions="rope"),
+    "norm": dataclasses.replace(CONFIG, norm="rmsnorm"),
+    "qk_norm": dataclasses.replace(CONFIG, qk_norm=True),
+    "mlp": dataclasses.replace(CONFIG, mlp="swiglu"),
+    "bias": dataclasses.replace(CONFIG, bias=False),
+    "qwen": QWEN,
+}
+
 
 def weights_of(config: GPTConfig, seed: int = 1) -> dict[str, np.ndarray]:
     """Weights of trained size; the scales of norms are all different, so that one forgotten or swapped is seen."""
@@ -33,18 +44,29 @@ def weights_of(config: GPTConfig, seed: int = 1) -> dict[str, np.ndarray]:
     }
 
 
-def test_the_parameters_are_those_of_gpt2_without_a_table_of_positions() -> None:
-    expected = {p.name: p.shape for p in parameters(CONFIG) if p.name != "wpe.weight"}
-    assert {p.name: p.shape for p in parameters(ROPE)} == expected
-    assert parameter_count(CONFIG) - parameter_count(ROPE) == CONFIG.block_size * CONFIG.n_embd
+@pytest.mark.parametrize("option", OPTIONS)
+def test_parameters_are_those_of_the_contract_table(option: str) -> None:
+    config = OPTIONS[option]
+    expected = {parameter.name: parameter.shape for parameter in parameters(config)}
     for twin in TWINS.values():
-        assert {key: value.shape for key, value in twin(fresh(ROPE), ROPE).weights().items()} == expected
+        found = {key: value.shape for key, value in twin(fresh(config), config).weights().items()}
+        assert found == expected
+    assert sum(int(np.prod(shape)) for shape in expected.values()) == parameter_count(config)
 
 
-def test_logits_and_gradients_agree() -> None:
+def test_the_parameters_of_qwen_by_hand() -> None:
+    """C = 48, D = 16, F = 8/3 C = 128: a layer has 4 C^2 + 3 C F + 2 C + 2 D, the rest is V C and the last norm."""
+    assert QWEN.n_hidden == 128
+    assert dataclasses.replace(QWEN, n_embd=54).n_hidden == 192  # 144, rounded up to a multiple of 64
+    assert parameter_count(QWEN) == 3 * (4 * 48**2 + 3 * 48 * 128 + 2 * 48 + 2 * 16) + 97 * 48 + 48
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_logits_and_gradients_agree(option: str) -> None:
+    config = OPTIONS[option]
     for seed in range(3):
-        weights, tokens = weights_of(ROPE, seed), batch(seed=seed)
-        twins = [mlx_twin(weights, ROPE), torch_twin(weights, ROPE)]
+        weights, tokens = weights_of(config, seed), batch(seed=seed)
+        twins = [mlx_twin(weights, config), torch_twin(weights, config)]
         logits = [twin.logits(tokens[:, :-1]) for twin in twins]
         assert logits[0].shape == (B, T, CONFIG.vocab_size)
         assert relative(*logits) < FORWARD_TOLERANCE
@@ -52,10 +74,10 @@ def test_logits_and_gradients_agree() -> None:
 
 
 def test_gradients_agree_with_float64() -> None:
-    weights, tokens = weights_of(ROPE), batch()
-    expected = float64_gradients(weights, tokens, ROPE)
+    weights, tokens = weights_of(QWEN), batch()
+    expected = float64_gradients(weights, tokens, QWEN)
     for name in TWINS:
-        assert worst(TWINS[name](weights, ROPE).gradients(tokens)[1], expected) < FORWARD_TOLERANCE
+        assert worst(TWINS[name](weights, QWEN).gradients(tokens)[1], expected) < FORWARD_TOLERANCE
 
 
 def test_rotation_by_hand() -> None:
@@ -86,16 +108,18 @@ MISTAKES: dict[str, tuple[Any, str, Any]] = {
     "pairs of neighbours": (mlx_gpt.model, "rotate", interleaved),
     "no rotation": (mlx_gpt.model, "rotate", lambda x, first: x),
     "another base": (mlx_gpt.model, "ROPE_BASE", 500_000.0),
+    "another epsilon": (mlx_gpt.model, "RMS_EPS", 1e-3),
+    "a GELU as the gate": (mlx_gpt.functional, "silu", mlx_gpt.functional.gelu),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_seen(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights, tokens = weights_of(ROPE), batch()
-    right = mlx_twin(weights, ROPE)
+    weights, tokens = weights_of(QWEN), batch()
+    right = mlx_twin(weights, QWEN)
     logits, gradients = right.logits(tokens), right.gradients(tokens)[1]
     monkeypatch.setattr(*MISTAKES[mistake])
-    wrong = mlx_twin(weights, ROPE)
+    wrong = mlx_twin(weights, QWEN)
     assert relative(wrong.logits(tokens), logits) > 10 * FORWARD_TOLERANCE
     assert worst(wrong.gradients(tokens)[1], gradients) > 10 * FORWARD_TOLERANCE
 
@@ -108,18 +132,18 @@ def test_half_precision_trains(name: str, dtype: DType, monkeypatch: pytest.Monk
     make, found = TWINS[name.split(",")[0]], []
     for kind in ("float32", dtype):
         train = TrainConfig(dtype=kind, micro_batch_size=3, accumulation=2, dropout=0.1)
-        twin = make(weights_of(ROPE), ROPE, train)
-        found.append(twin.train_step(batch(ROPE, (2, 3, ROPE.block_size + 1)), 1e-3, kept_at(0, ROPE, train)))
+        twin = make(weights_of(QWEN), QWEN, train)
+        found.append(twin.train_step(batch(QWEN, (2, 3, QWEN.block_size + 1)), 1e-3, kept_at(0, QWEN, train)))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-3) and found[1][0] != found[0][0]
     assert found[1][1] == pytest.approx(found[0][1], rel=2e-3)
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_no_logit_sees_a_later_token(name: str) -> None:
-    twin, tokens = TWINS[name](weights_of(ROPE), ROPE), batch(shape=(2, T))
+    twin, tokens = TWINS[name](weights_of(QWEN), QWEN), batch(shape=(2, T))
     logits = twin.logits(tokens)
     other = tokens.copy()
-    other[:, 7] = (other[:, 7] + 1) % ROPE.vocab_size
+    other[:, 7] = (other[:, 7] + 1) % QWEN.vocab_size
     found = twin.logits(other)
     np.testing.assert_array_equal(found[:, :7], logits[:, :7])
     assert np.abs(found[:, 7:] - logits[:, 7:]).max() > 1e-3
@@ -128,9 +152,9 @@ def test_no_logit_sees_a_later_token(name: str) -> None:
 @pytest.mark.parametrize("name", TWINS)
 def test_the_cache_changes_no_text(name: str) -> None:
     """Greedy continuation with the cache, against the whole text anew for every token."""
-    twin, ids = TWINS[name](weights_of(ROPE), ROPE), [0, 5, 60, 7]
+    twin, ids = TWINS[name](weights_of(QWEN), QWEN), [0, 5, 60, 7]
     forward = mlx_forward(twin.model) if name == "mlx" else torch_forward(twin.model, torch.device("cpu"))
-    made = list(generate(forward, ids[1:], Sampling(temperature=0), 15, ROPE.vocab_size, ROPE.block_size, seed=0))
+    made = list(generate(forward, ids[1:], Sampling(temperature=0), 15, QWEN.vocab_size, QWEN.block_size, seed=0))
     assert len(made) > 3
     for token in made:
         logits = twin.logits(np.array([ids], dtype=np.int32))[0, -1]
