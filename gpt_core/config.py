@@ -126,7 +126,8 @@ def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
     `seed` is the reference run, `tiny` learns visibly in minutes on two CPU cores. `fast` is to reach what `seed` ends at for
     the least arithmetic, `best` the fewest bits a byte that the same rows give a single model (docs/recipes.md).
     """
-    qwen = GPTConfig(block_size=128, positions="rope", norm="rmsnorm", qk_norm=True, mlp="swiglu", bias=False)
+    neox = GPTConfig(block_size=128, positions="rope")
+    qwen = dataclasses.replace(neox, norm="rmsnorm", qk_norm=True, mlp="swiglu", bias=False)
     rows = TrainConfig(
         micro_batch_size=16,
         accumulation=1,
@@ -153,7 +154,7 @@ def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
             ),
         ),
         "fast": (
-            dataclasses.replace(qwen, n_layer=4, n_head=4, n_embd=128),
+            dataclasses.replace(neox, n_layer=4, n_head=4, n_embd=128),
             dataclasses.replace(rows, epochs=1, warmup_steps=30, val_every=100),
         ),
         "best": (

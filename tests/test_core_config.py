@@ -162,7 +162,7 @@ def test_what_a_resumed_run_may_change(name):
     """Fixed fields never; free ones always; the horizon only under a constant rate, which does not look ahead."""
     value, rule = OTHER[name]
     steps = None if name == "epochs" else 100  # epochs are the horizon where no steps are given
-    linear, constant = dataclasses.replace(LINEAR, steps=steps), TrainConfig(schedule="constant", steps=steps)
+    linear, constant = dataclasses.replace(LINEAR, steps=steps), TrainConfig(schedule="constant", steps=steps, optimizer="muon")
     for stored, allowed in ((linear, rule == "free"), (constant, rule != "fixed")):
         change = {name: value} if stored is linear or name not in ("schedule", "min_lr") else {"schedule": "cosine"}
         given = dataclasses.replace(stored, **change)

@@ -54,7 +54,7 @@ def test_the_flags_of_the_full_run_exist(
             continue
         assert call(monkeypatch, command[2], *flags, "--dry-run") == 0
         preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "seed"
-        parameters = {"seed": 93_313_536, "fast": 2_164_096, "best": 7_442_432}[preset]
+        parameters = {"seed": 93_313_536, "fast": 2_104_064, "best": 7_442_432}[preset]
         assert f'"parameters": {parameters}' in capsys.readouterr().out
 
 

@@ -347,7 +347,7 @@ def test_dry_run_of_every_preset_writes_nothing(
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, f"{name}_gpt.train", "--preset", preset, "--dry-run") == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert facts["parameters"] == {"seed": 93_313_536, "tiny": 2_112_256, "fast": 2_164_096, "best": 7_442_432}[preset]
+    assert facts["parameters"] == {"seed": 93_313_536, "tiny": 2_112_256, "fast": 2_104_064, "best": 7_442_432}[preset]
     assert facts["tokens_per_step"] == (512 if preset == "tiny" else 2048)
     assert list(tmp_path.iterdir()) == []
 

@@ -187,5 +187,5 @@ def test_every_architecture_has_a_name_of_its_own():
 
 @pytest.mark.parametrize("preset", sorted(presets()))
 def test_every_preset_can_be_exported(preset):
-    expected = "Qwen3" if preset in ("fast", "best") else "GPT-2"
+    expected = {"fast": "GPT-NeoX", "best": "Qwen3"}.get(preset, "GPT-2")
     assert architecture_of(presets()[preset][0], preset).name == expected

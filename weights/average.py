@@ -37,7 +37,7 @@ def average(paths: Sequence[Path]) -> Source:
 
 def _mean(sources: Sequence[Source]) -> Arrays:
     names = sources[0].weights
-    return {n: np.mean([s.weights[n] for s in sources], axis=0, dtype=np.float64).astype(np.float32) for n in names}
+    return {n: np.asarray(np.mean([s.weights[n] for s in sources], axis=0, dtype=np.float64), np.float32) for n in names}
 
 
 def main() -> None:
