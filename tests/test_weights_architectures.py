@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_weights_check import answers, assert_same, import_tool, quiet
-from weights_samples import MODEL, NEOX, QWEN, TRAIN, command, write_run, write_tokenizer
+from test_weights_check import answers, assert_same, import_tool, quiet, telling_answers
+from weights_samples import MODEL, NEOX, QWEN, TRAIN, command, write_exported, write_run, write_tokenizer
 
 from gpt_core.config import GPTConfig, presets
 from gpt_core.errors import InputError
@@ -18,8 +18,7 @@ from weights.architectures import ARCHITECTURES, GPT2, GPT_NEOX, QWEN3, architec
 from weights.check import GGUF_TOLERANCE
 from weights.compare import TOLERANCE, difference
 from weights.convert import convert, main
-from weights.engines import mlx_twin, torch_twin
-from weights.prompts import PROMPTS
+from weights.engines import mlx_twin
 from weights.table import rows
 
 MODELS = {GPT_NEOX.name: NEOX, QWEN3.name: QWEN}
@@ -28,18 +27,12 @@ L, STEP = QWEN.n_layer, "step_000030"
 
 @pytest.fixture(scope="module", params=MODELS)
 def home(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    write_run(folder / "run", MODELS[request.param], seed=4)
-    convert(folder / "run", folder / "hf", "hf")
-    return folder
+    return write_exported(tmp_path_factory.mktemp(request.param), MODELS[request.param], seed=4)
 
 
 @pytest.fixture(scope="module")
 def expected(home):
-    found = answers(torch_twin(home / "run"))
-    texts = [answer.added[:20] for answer in found[: len(PROMPTS)]]
-    assert min(map(len, texts)) == 20 and len(set(map(tuple, texts))) == len(texts), "greedy text that tells"
-    return found
+    return telling_answers(home / "run")
 
 
 @pytest.mark.parametrize(("architecture", "model"), [(GPT2, MODEL), (GPT_NEOX, NEOX), (QWEN3, QWEN)])

@@ -45,6 +45,14 @@ def answers(engine):
     return check.answers(engine, PROMPTS, TEXTS, 96)
 
 
+def telling_answers(run):
+    """The PyTorch twin's answers, after a look that its greedy texts are long and all different."""
+    found = answers(torch_twin(run))
+    texts = [answer.added[:20] for answer in found[: len(PROMPTS)]]
+    assert min(map(len, texts)) == 20 and len(set(map(tuple, texts))) == len(texts), "greedy text that tells"
+    return found
+
+
 def assert_same(apart, tolerance=TOLERANCE):
     assert apart.passes(tolerance), apart
     assert apart.same_texts == apart.texts == len(PROMPTS) + len(TEXTS)

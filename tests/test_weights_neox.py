@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from test_weights_check import answers
-from weights_samples import NEOX, changed_config, command, write_run
+from weights_samples import NEOX, changed_config, command, write_exported
 
 from gpt_core import checkpoint
 from gpt_core.errors import InputError
@@ -24,10 +24,7 @@ QKV = "gpt_neox.layers.1.attention.query_key_value"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("neox")
-    write_run(folder / "run", NEOX)
-    convert(folder / "run", folder / "hf", "hf")
-    return folder
+    return write_exported(tmp_path_factory.mktemp("neox"), NEOX)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_weights_check import answers
-from weights_samples import QWEN, changed_config, command, last_json, write_run
+from test_weights_check import answers, telling_answers
+from weights_samples import QWEN, changed_config, command, last_json, write_exported
 
 from gpt_core import checkpoint
 from gpt_core.errors import InputError
@@ -16,7 +16,6 @@ from weights.architectures import QWEN3
 from weights.compare import TOLERANCE, difference
 from weights.convert import convert, main
 from weights.engines import torch_twin
-from weights.prompts import PROMPTS
 from weights.table import rows
 
 C, D, F, H, L, V = QWEN.n_embd, QWEN.n_embd // QWEN.n_head, QWEN.n_hidden, QWEN.n_head, QWEN.n_layer, QWEN.vocab_size
@@ -25,18 +24,12 @@ STEP = "step_000030"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("qwen")
-    write_run(folder / "run", QWEN)
-    convert(folder / "run", folder / "hf", "hf")
-    return folder
+    return write_exported(tmp_path_factory.mktemp("qwen"), QWEN)
 
 
 @pytest.fixture(scope="module")
 def expected(home):
-    found = answers(torch_twin(home / "run"))
-    texts = [answer.added[:20] for answer in found[: len(PROMPTS)]]
-    assert min(map(len, texts)) == 20 and len(set(map(tuple, texts))) == len(texts), "greedy text that tells"
-    return found
+    return telling_answers(home / "run")
 
 
 @pytest.fixture

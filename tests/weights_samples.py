@@ -20,6 +20,7 @@ from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.files import sha256
 from weights.architectures import GPT_NEOX, QWEN3
 from weights.bench import lively_weights
+from weights.convert import convert
 
 ROOT = Path(__file__).parents[1]
 MODEL = GPTConfig(vocab_size=640, block_size=96, n_layer=2, n_head=2, n_embd=64)
@@ -64,6 +65,13 @@ def write_run(run, model=MODEL, step=30, train=TRAIN, manifest="", seed=0):
     moments = {f"{name}.{moment}": np.abs(value) + 1 for name, value in weights.items() for moment in ("m", "v")}
     folder = checkpoint.save(run, model, train, step, step * 192, weights, moments, tokenizer, manifest or "0" * 64, {})
     tokenizer.unlink()
+    return folder
+
+
+def write_exported(folder, model, seed=0):
+    """A run in `folder`/run and its Hugging Face folder in `folder`/hf; returns `folder`."""
+    write_run(folder / "run", model, seed=seed)
+    convert(folder / "run", folder / "hf", "hf")
     return folder
 
 

@@ -5,7 +5,7 @@ What both have alike (sizes under fixed names, tokens, the head tied to the embe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from gpt_core.errors import InputError
@@ -233,22 +233,14 @@ def others(model: GPTConfig, architecture: Architecture) -> list[str]:
     return [f"{name} {_word(value)}" for name, value in found.items() if value != architecture.options[name]]
 
 
-def named(model_type: Any, origin: str) -> Architecture:
-    """The architecture of a config.json's model_type. Raises InputError."""
+def named(name: Any, origin: str, field: Literal["model_type", "gguf_name"] = "model_type") -> Architecture:
+    """The architecture of a config.json's model_type, or of a GGUF file's `general.architecture`. Raises InputError."""
     for other in ARCHITECTURES:
-        if other.model_type == model_type:
+        if getattr(other, field) == name:
             return other
-    known = ", ".join(repr(other.model_type) for other in ARCHITECTURES)
-    raise InputError(f"{origin} has model_type {repr(model_type)[:60]}, expected one of {known}: no other is converted")
-
-
-def named_in_gguf(architecture: str, origin: str) -> Architecture:
-    """The architecture of a GGUF file's `general.architecture`. Raises InputError."""
-    for other in ARCHITECTURES:
-        if other.gguf_name == architecture:
-            return other
-    known = ", ".join(repr(other.gguf_name) for other in ARCHITECTURES)
-    raise InputError(f"{origin} is of the architecture {architecture[:60]!r}, expected one of {known}: no other is checked")
+    known = ", ".join(repr(getattr(other, field)) for other in ARCHITECTURES)
+    key = "model_type" if field == "model_type" else "general.architecture"
+    raise InputError(f"{origin} has {key} {repr(name)[:60]}, expected one of {known}: no other is converted")
 
 
 def _word(value: Any) -> str:

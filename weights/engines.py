@@ -15,7 +15,7 @@ from gpt_core.errors import InputError
 from gpt_core.generation import generate
 from gpt_core.sampling import Sampling
 from gpt_core.tokens import END_OF_TEXT
-from weights.architectures import named, named_in_gguf
+from weights.architectures import named
 from weights.convert import read
 
 
@@ -130,7 +130,7 @@ def llama_cpp(path: Path) -> Engine:
         ids = list(islice(model.generate(encode(text), temp=0.0, repeat_penalty=1.0), count))
         return until(ids, model.token_eos())
 
-    architecture = named_in_gguf(model.metadata["general.architecture"], str(path))
+    architecture = named(model.metadata["general.architecture"], str(path), "gguf_name")
     context = int(model.metadata[f"{architecture.gguf_name}.context_length"])
     coarse = architecture.options["mlp"] == "gelu"
     return Engine("llama_cpp", context, encode, logits, greedy, model.close, coarse)
