@@ -145,8 +145,8 @@ ONLY = {
         "state.like",
     },
 }
-OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "rounded"}
-"""Files of what one framework lacks on a CPU: a BLAS, kernels, fast bfloat16."""
+OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "recompute", "rounded"}
+"""Files of what one framework lacks on a CPU: a BLAS, kernels, fast bfloat16, a plan of what to compute twice."""
 
 
 def outline(path: Path) -> list[str]:

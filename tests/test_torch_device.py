@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import ROOT
+from torch.profiler import profile
 from twins import CPU, B, T, batch, fresh, scaled_up, torch_twin
 
 import torch_gpt.device as devices
 import torch_gpt.rounded
 from gpt_core.config import TrainConfig
+from torch_gpt.recompute import gelu, linear_of_gelu
 from torch_gpt.rounded import RoundedProducts, rounded
 
 AMX, PLAIN, ARM = (
@@ -125,3 +128,36 @@ def test_freed_memory_is_kept() -> None:
         for how in ("keep", "return")
     ]
     assert 4 * found[0] < found[1], found  # a ratio: with huge pages both are fewer
+
+
+@pytest.mark.parametrize(
+    ("products", "dtype", "saves"),
+    [
+        (nullcontext, torch.float32, True),
+        (lambda: torch.autocast("cpu", torch.bfloat16), torch.bfloat16, True),
+        (RoundedProducts, torch.float32, False),  # it keeps a copy in bfloat16 instead
+    ],
+)
+def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(
+    products: Any, dtype: torch.dtype, saves: bool
+) -> None:
+    """The bytes that a forward pass leaves allocated, and the gradients, against the plain two lines."""
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(7 * 64, 5 * 64)
+    given = torch.randn(2, 33, 7 * 64, generator=generator).to(dtype)
+
+    def run(layer: Any) -> tuple[int, list[torch.Tensor]]:
+        linear.zero_grad()
+        x = given.clone().requires_grad_()
+        with profile(profile_memory=True) as profiled, products():
+            y = layer(linear, x)
+        y.float().square().sum().backward()
+        gradients = [leaf.grad for leaf in (x, linear.weight, linear.bias) if leaf.grad is not None]
+        return sum(event.self_cpu_memory_usage for event in profiled.key_averages()), [y, *gradients]
+
+    run(linear_of_gelu)  # the first run allocates what later ones find
+    (lean, found), (plain, expected) = run(linear_of_gelu), run(lambda layer, x: layer(gelu(x)))
+    assert len(found) == 4
+    for value, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, right, rtol=0, atol=0)
+    assert plain - lean == (given.nbytes if saves else 0)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from torch_gpt.loss import head_loss
+from torch_gpt.recompute import linear_of_gelu
 
 
 class KVCache:
@@ -135,7 +136,7 @@ class MLP(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x_BTC), approximate="tanh"))
+        return linear_of_gelu(self.c_proj, self.c_fc(x_BTC))
 
 
 class SwiGLU(nn.Module):
