@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ class Recipe:
     flops: float
     """Of the model, forward and backward, and of the optimizer."""
     minutes: float
+    """Steps times the median of their times, so that a machine asleep or busy for a while does not count."""
     rows: float
     """Bits a byte of all validation rows, each alone."""
     stream: float
@@ -76,7 +77,7 @@ def from_run(run: Path, evaluation: Path, name: str, family: str, day: str, what
         epochs=records[-1]["epoch"],
         tokens=loaded.step * tokens_per_step(loaded.model, loaded.train),
         flops=float(total_flops(loaded.model, loaded.train, loaded.step)),
-        minutes=round(sum(record["step_ms"] for record in records) / 60_000, 1),
+        minutes=round(loaded.step * median(record["step_ms"] for record in records) / 60_000, 1),
         rows=round(found["val_bpb"], 4),
         stream=round(found["val_bpb_stream"], 4),
         nats=round(found["val_loss"], 4),

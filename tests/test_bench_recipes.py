@@ -37,7 +37,11 @@ def test_a_record_is_made_of_a_run(small_dataset: Path, tmp_path: Path, monkeypa
     evaluation.write_text("read\n" + json.dumps({"val_bpb": 1.23456, "val_bpb_stream": 1.5, "val_loss": 7.0}) + "\n")
     found = from_run(run, evaluation, "mine", "trial", "2026-11-25", "one layer")
     assert (found.by, found.rows, found.stream, found.nats, found.tokens, found.seed) == ("torch", 1.2346, 1.5, 7.0, 384, 1337)
-    assert found.minutes >= 0 and found.flops == total_flops(*_configs(run), 4)
+    assert found.flops == total_flops(*_configs(run), 4)
+    records = [json.loads(line) | {"step_ms": ms} for line, ms in zip(_lines(run), (90e3, 60e3, 9e6, 70e3), strict=True)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    paused = from_run(run, evaluation, "mine", "trial", "2026-11-25", "")
+    assert paused.minutes == round(4 * 80 / 60, 1)  # the step of 150 minutes is one of four
     (run / "metrics.jsonl").rename(tmp_path / "kept.jsonl")
     with pytest.raises(InputError, match="has no records of its steps"):
         from_run(run, evaluation, "mine", "trial", "2026-11-25", "")
@@ -48,6 +52,10 @@ def test_a_record_is_made_of_a_run(small_dataset: Path, tmp_path: Path, monkeypa
     evaluation.write_text("")
     with pytest.raises(InputError, match="does not end in a JSON object"):
         from_run(run, evaluation, "mine", "trial", "2026-11-25", "")
+
+
+def _lines(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 def _configs(run: Path) -> tuple[GPTConfig, TrainConfig]:
