@@ -1,6 +1,6 @@
-"""A layer that makes its input again for the backward pass rather than keep it: a quarter less memory for activations.
+"""A layer that makes its input again for the backward pass: a quarter of what a block would keep (docs/lab-notes.md).
 
-MLX computes when it is asked to, by a plan of its own, and needs none of this.
+For torch on a CPU alone. MLX's GELU there (mlx_gpt/cpu_kernels.py) keeps its exponential as well, for speed.
 """
 
 import torch.nn as nn
