@@ -1,7 +1,7 @@
 """Where the rows come from: the Hugging Face dataset, the embedded sample, or files."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +88,15 @@ def _hub() -> Source:
 
 def hub_rows(dataset: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     """Text and source columns of an iterable `datasets` dataset; a missing value is an empty row, or no source."""
-    column = None
-    for row in dataset:
-        column = column or find_column(row, f"--source hub ({HUB_DATASET})")
-        source = row.get(SOURCE_COLUMN)
-        yield row[column] or "", None if source is None else str(source)
+    column, stream = None, iter(dataset)
+    try:
+        for row in stream:
+            column = column or find_column(row, f"--source hub ({HUB_DATASET})")
+            source = row.get(SOURCE_COLUMN)
+            yield row[column] or "", None if source is None else str(source)
+    finally:
+        if isinstance(stream, Generator):  # else it ends with Python, where pyarrow aborts (apache/arrow #45214)
+            stream.close()
 
 
 @contextmanager

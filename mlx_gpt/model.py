@@ -141,7 +141,7 @@ class MLP(nn.Module):
 
     def __call__(self, x_BTC: array) -> array:
         """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x_BTC)))
+        return F.linear_of_gelu(self.c_proj, self.c_fc(x_BTC))
 
 
 class SwiGLU(nn.Module):

@@ -157,3 +157,19 @@ def test_a_missing_value_is_an_empty_row():
     assert list(hub_rows([{"Text": None}, {"Text": "صحا", "source": "a"}])) == [("", None), ("صحا", "a")]
     with pytest.raises(InputError, match="only 'body'"):
         list(hub_rows([{"body": "صحا"}]))
+
+
+def test_a_stream_that_is_refused_is_closed():
+    """Not when Python ends, where pyarrow's threads abort the process now and then: exit code 134 in place of 2."""
+    closed = []
+
+    def stream():
+        try:
+            yield {"body": "صحا"}
+            yield {"body": "صحا"}
+        finally:
+            closed.append(True)
+
+    with pytest.raises(InputError) as error:
+        list(hub_rows(stream()))
+    assert closed and error  # which keeps the frames alive, as a program that ends with the error does

@@ -110,6 +110,42 @@ def test_gelu_far_out() -> None:
     assert np.isnan(np.array(cpu_kernels.gelu(mx.array([np.nan])))).all(), "a training that diverges must show it"
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(bias: bool) -> None:
+    """Arrays in memory at the peak of a backward pass that each layer adds, and the gradients, against the plain line.
+
+    Measured from 16 to 32 layers: 1.1 (the next layer's input, and a gradient of the weight that is a third of that), and 2.9.
+    """
+    x = mx.array(normal(512, 192))
+
+    def run(layer: Callable[..., mx.array], count: int) -> tuple[float, list[np.ndarray]]:
+        mx.random.seed(0)
+        linears = [mlx_gpt.model.Linear(192, 192, bias, mx.float32) for _ in range(count)]
+        values = [linear.parameters() for linear in linears]
+        mx.eval(x, values)
+
+        def loss(values: list[dict[str, mx.array]], x: mx.array) -> mx.array:
+            for linear, own in zip(linears, values, strict=True):
+                x = layer(linear.update(own), x)
+            return x.square().sum()
+
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        gradients = mx.grad(loss)(values, x)
+        mx.eval(gradients)
+        used = (mx.get_peak_memory() - before) / x.nbytes
+        return used, [np.array(gradient) for own in gradients for gradient in own.values()]
+
+    def plain(linear: mlx_gpt.model.Linear, x: mx.array) -> mx.array:
+        return linear(functional.gelu(x))
+
+    (few, _), (many, found) = run(functional.linear_of_gelu, 16), run(functional.linear_of_gelu, 32)
+    (few_plain, _), (many_plain, expected) = run(plain, 16), run(plain, 32)
+    for value, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(value, right)
+    assert (many - few) / 16 < 1.6 < 2.4 < (many_plain - few_plain) / 16
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_cross_entropy(seed: int) -> None:
     logits, cotangent = normal(4, 9, 97, seed=seed, scale=5), normal(4, 9, seed=seed + 10)

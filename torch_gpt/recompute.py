@@ -1,6 +1,6 @@
 """A layer that makes its input again for the backward pass: a quarter of what a block would keep (docs/lab-notes.md).
 
-For torch on a CPU alone. MLX's GELU there (mlx_gpt/cpu_kernels.py) keeps its exponential as well, for speed.
+For torch on a CPU alone; MLX's is `linear_of_gelu` in mlx_gpt/functional.py.
 """
 
 import torch.nn as nn
