@@ -130,8 +130,8 @@ def draw(recipes: Sequence[Recipe], path: Path) -> None:
         if of_family:
             flops, rows = (fmean(values) for values in zip(*((r.flops, r.rows) for r in of_family), strict=True))
             axes.annotate(
-                f"{family} {rows:.3f}", (flops, rows), xytext=(-9, 0), textcoords="offset points",
-                ha="right", va="center", fontsize=10, fontweight="bold", color=COLORS[family],
+                f"{family} {rows:.3f}", (flops, rows), xytext=(6, -8), textcoords="offset points",
+                ha="right", va="top", fontsize=10, fontweight="bold", color=COLORS[family],
             )  # fmt: skip
     for anchor in (recipe for recipe in recipes if not recipe.flops):
         axes.axhline(anchor.rows, color="black", linewidth=0.8, linestyle="--", alpha=0.6)
