@@ -13,9 +13,9 @@ from benchmarks.peaks import Product
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock, time_tokens
 from benchmarks.work import Work, loader
-from gpt_core.dropout import kept_at
 from gpt_core.generation import generate
 from gpt_core.init import initial_weights
+from gpt_core.noise import drawn_at
 from gpt_core.sampling import Sampling
 from mlx_gpt import device as devices
 from mlx_gpt.generate import make_forward
@@ -37,7 +37,8 @@ def open_work(spec: Spec) -> Work:
     device = devices.pick(spec.device, spec.dtype)
     devices.keep_freed_memory(device)
     batches = loader(spec)
-    first, kept = batches.batch_at(0), kept_at(0, spec.model, spec.train)
+    first = batches.batch_at(0)
+    drawn = drawn_at(0, first, spec.model, spec.train)
     model = GPT(spec.model, precision(spec.dtype))
     load_weights(model, initial_weights(spec.model, spec.train.seed))
     optimizer = make_optimizer(model, spec.train)
@@ -46,7 +47,7 @@ def open_work(spec: Spec) -> Work:
     state = [model.state, optimizer.state]
 
     def step(batch: np.ndarray) -> float:
-        return train_step(batch, spec.train.lr, kept)[0]  # evaluates the new state itself
+        return train_step(batch, spec.train.lr, drawn_at(0, batch, spec.model, spec.train))[0]  # evaluates the new state itself
 
     @partial(mx.compile, inputs=state, outputs=state)
     def compiled_update(gradients: dict) -> mx.array:
@@ -56,7 +57,7 @@ def open_work(spec: Spec) -> Work:
     gradients: dict = {}
 
     def forward_backward() -> None:
-        idle_step(first, spec.train.lr, kept)
+        idle_step(first, spec.train.lr, drawn)
 
     def update() -> None:
         if not gradients:  # a step keeps its own; any will do here, but none that let moments decay to denormal numbers

@@ -10,9 +10,9 @@ from benchmarks.peaks import Product
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock, time_tokens
 from benchmarks.work import Work, loader
-from gpt_core.dropout import kept_at
 from gpt_core.generation import generate
 from gpt_core.init import initial_weights
+from gpt_core.noise import drawn_at
 from gpt_core.sampling import Sampling
 from torch_gpt import device as devices
 from torch_gpt.generate import make_forward
@@ -34,7 +34,8 @@ def open_work(spec: Spec) -> Work:
     device = devices.pick(spec.device, spec.dtype)
     devices.keep_freed_memory(device, spec.dtype)
     batches = loader(spec)
-    first, kept = batches.batch_at(0), kept_at(0, spec.model, spec.train)
+    first = batches.batch_at(0)
+    drawn = drawn_at(0, first, spec.model, spec.train)
     model = GPT(spec.model).to(device)
     load_weights(model, initial_weights(spec.model, spec.train.seed))
     optimizer = make_optimizer(model, spec.train)
@@ -42,12 +43,12 @@ def open_work(spec: Spec) -> Work:
     idle_step = make_train_step(model, Idle(optimizer.optimizers), spec.train, device)
 
     def step(batch: np.ndarray) -> float:
-        loss = train_step(batch, spec.train.lr, kept)[0]
+        loss = train_step(batch, spec.train.lr, drawn_at(0, batch, spec.model, spec.train))[0]
         devices.synchronize(device)
         return loss
 
     def forward_backward() -> None:
-        idle_step(first, spec.train.lr, kept)
+        idle_step(first, spec.train.lr, drawn)
         devices.synchronize(device)
 
     def update() -> None:  # with the gradients that the last forward_backward left behind

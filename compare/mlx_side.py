@@ -13,8 +13,8 @@ import numpy as np
 from compare.sides import BatchAt, Curve, Pass, State
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import GPTConfig, TrainConfig
-from gpt_core.dropout import kept_at
 from gpt_core.generation import Forward
+from gpt_core.noise import drawn_at
 from gpt_core.schedule import lr_at
 from mlx_gpt import device as devices
 from mlx_gpt import generate, optim, state, step
@@ -56,8 +56,9 @@ class MLXSide:
         train_step = step.make_train_step(model, optimizer, recipe)
         rows, states, begin = [], {}, time.perf_counter()
         for done in range(start.step + 1, stops[-1] + 1):
-            kept = kept_at(done - 1, config, recipe)
-            rows.append(train_step(batch_at(done - 1), lr_at(done - 1, recipe, total), kept))
+            batch = batch_at(done - 1)
+            drawn = drawn_at(done - 1, batch, config, recipe)
+            rows.append(train_step(batch, lr_at(done - 1, recipe, total), drawn))
             if done in stops:
                 states[done] = State(done, state.read_weights(model), state.read_moments(optimizer))
         losses, norms = np.array(rows).T

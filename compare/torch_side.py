@@ -9,8 +9,8 @@ import torch
 from compare.sides import BatchAt, Curve, Pass, State
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import GPTConfig, TrainConfig
-from gpt_core.dropout import kept_at
 from gpt_core.generation import Forward
+from gpt_core.noise import drawn_at
 from gpt_core.schedule import lr_at
 from torch_gpt import device as devices
 from torch_gpt import generate, optim, state, step
@@ -48,8 +48,9 @@ class TorchSide:
         train_step = step.make_train_step(model, optimizer, recipe, self.device)
         rows, states, begin = [], {}, time.perf_counter()
         for done in range(start.step + 1, stops[-1] + 1):
-            kept = kept_at(done - 1, config, recipe)
-            rows.append(train_step(batch_at(done - 1), lr_at(done - 1, recipe, total), kept))
+            batch = batch_at(done - 1)
+            drawn = drawn_at(done - 1, batch, config, recipe)
+            rows.append(train_step(batch, lr_at(done - 1, recipe, total), drawn))
             if done in stops:  # copies, since what is read shares the memory that training goes on to change
                 weights, moments = state.read_weights(model), state.read_moments(model, optimizer)
                 states[done] = State(done, _copied(weights), _copied(moments))

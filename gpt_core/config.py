@@ -73,6 +73,7 @@ class TrainConfig:
         False, "pack whole rows into sequences, and let no row see another, in attention, positions and loss", added=True
     )
     dropout: float = option(0.0, "share of the values that embedding, attention and MLP add which a step drops", added=True)
+    token_noise: float = option(0.0, "share of the tokens read that are replaced by others of the step's batch", added=True)
     epochs: int = option(2, "passes over the training tokens; ignored when steps is given", on_resume="horizon")
     steps: int | None = option(None, "optimizer steps in all, instead of epochs", on_resume="horizon")
     schedule: Schedule = option("constant", "learning rate after warm-up: constant, or linear or cosine decay")
@@ -104,7 +105,7 @@ class TrainConfig:
         for name in ("min_lr", "warmup_steps", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give 0 or more")
-        for name in ("beta1", "beta2", "dropout"):
+        for name in ("beta1", "beta2", "dropout", "token_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is out of range: give at least 0 and less than 1")
         if self.min_lr > self.lr:

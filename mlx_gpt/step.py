@@ -21,8 +21,8 @@ from mlx_gpt.optim import clip, set_lr
 from mlx_gpt.ranks import sum_gradients
 
 TrainStep = Callable[..., tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, P, T, C) bool, or None) -> (loss
-in nats a token, gradient norm before clipping)."""
+"""(batch (accumulation, B, T+1) int32, learning rate, what `drawn_at` draws for it, or none of it) -> (loss in nats a token,
+gradient norm before clipping)."""
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
@@ -69,12 +69,10 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, 
     def update(gradients: dict) -> None:
         optimizer.update(model, gradients)
 
-    def train_step(batch: np.ndarray, lr: float, kept: np.ndarray | None = None) -> tuple[float, float]:
+    def train_step(batch: np.ndarray, lr: float, drawn: dict[str, np.ndarray] | None = None) -> tuple[float, float]:
         parts, targets = split_batch(batch, config.document_mask)
         factor = mx.array(scale / ranks.sum(targets), dtype=mx.float32)
-        tensors = {name: mx.array(part) for name, part in parts.items()}
-        if kept is not None:
-            tensors["kept"] = mx.array(kept)
+        tensors = {name: mx.array(part) for name, part in (parts | (drawn or {})).items()}
         total = mx.zeros(())
         gradients: dict = {}
         set_lr(optimizer, lr)

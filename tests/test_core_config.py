@@ -19,7 +19,7 @@ def test_seed_is_the_reference_run():
     model, train = presets()["seed"]
     assert dataclasses.astuple(model)[:5] == (10_240, 512, 12, 12, 768)
     assert dataclasses.astuple(model)[5:] == ("learned", "layernorm", False, "gelu", True)
-    assert (train.optimizer, train.dropout, train.document_mask) == ("adamw", 0.0, False)
+    assert (train.optimizer, train.dropout, train.token_noise, train.document_mask) == ("adamw", 0.0, 0.0, False)
     assert parameter_count(model) == 93_313_536
     assert (train.micro_batch_size, train.accumulation, train.epochs, train.steps) == (2, 2, 2, None)
     assert (train.schedule, train.lr, train.warmup_steps, train.grad_clip) == ("constant", 1e-3, 0, 1.0)
@@ -68,6 +68,8 @@ def test_model_errors_name_flags_and_values(given, parts):
         ({"schedule": "constant", "min_lr": 1e-4}, ["--min-lr 0.0001", "--schedule constant"]),
         ({"dropout": 1.0}, ["--dropout 1.0"]),
         ({"dropout": -0.1}, ["--dropout -0.1"]),
+        ({"token_noise": 1.0}, ["--token-noise 1.0"]),
+        ({"token_noise": -0.1}, ["--token-noise -0.1"]),
         ({"optimizer": "muon", "muon_lr": 0.0}, ["--muon-lr 0.0"]),
         ({"muon_lr": 0.01}, ["--muon-lr 0.01", "--optimizer adamw"]),
     ],
@@ -149,7 +151,7 @@ OTHER: dict[str, tuple[object, str]] = {
     "beta1": (0.8, "fixed"), "beta2": (0.99, "fixed"), "weight_decay": (0.2, "fixed"), "grad_clip": (2.0, "fixed"),
     "seed": (1, "fixed"), "dtype": ("bfloat16", "free"), "val_every": (3, "free"), "val_batches": (3, "free"),
     "checkpoint_every": (3, "free"), "keep_last": (9, "free"), "document_mask": (True, "fixed"),
-    "dropout": (0.1, "fixed"), "optimizer": ("adamw", "fixed"), "muon_lr": (0.01, "fixed"),
+    "dropout": (0.1, "fixed"), "token_noise": (0.1, "fixed"), "optimizer": ("adamw", "fixed"), "muon_lr": (0.01, "fixed"),
 }  # fmt: skip
 
 

@@ -93,9 +93,9 @@ def test_more_ranks_have_the_same_curve_and_only_rank_0_writes(order: Order, alo
     assert sorted(path.name for path in (tmp_path / "rank0").iterdir()) == sorted(path.name for path in alone.iterdir())
 
 
-@pytest.mark.parametrize("more", [[], ["--optimizer", "muon", "--dropout", 0.3]])
+@pytest.mark.parametrize("more", [[], ["--optimizer", "muon", "--dropout", 0.3, "--token-noise", 0.3]])
 def test_packed_rows_are_counted_over_all_ranks(order: Order, more: list[object], tmp_path: Path) -> None:
-    """Padding makes the number of targets differ between ranks. With dropout, each rank drops what one alone would there."""
+    """Padding makes the number of targets differ between ranks. With noise, each rank draws what one alone would there."""
     for ranks in (1, 2):
         done = order(ranks, tmp_path / str(ranks) / "FOLDER", 4, "--document-mask", *more)
         assert done["codes"] == [0] * ranks, done["err"]

@@ -1,4 +1,4 @@
-"""Muon, dropout and the loss at the head: by hand, in both twins alike, and resumed."""
+"""Muon, dropout, token noise and the loss at the head: by hand, in both twins alike, and resumed."""
 
 import dataclasses
 from typing import Any
@@ -17,8 +17,8 @@ import torch_gpt.loss
 import torch_gpt.muon
 import torch_gpt.state
 from gpt_core.config import TrainConfig
-from gpt_core.dropout import kept_at, places
 from gpt_core.names import moment_shapes, parameters
+from gpt_core.noise import drawn_at, places
 
 MUON = TrainConfig(micro_batch_size=3, accumulation=2, optimizer="muon", lr=3e-3, weight_decay=0.1)
 MODULES: dict[str, tuple[Any, Any]] = {"mlx": (mlx_gpt.muon, mx.array), "torch": (torch_gpt.muon, torch.from_numpy)}
@@ -108,15 +108,15 @@ def moments_of(name: str, twin: Any) -> dict[str, np.ndarray]:
     return {key: value.copy() for key, value in torch_gpt.state.read_moments(twin.model, twin.optimizer).items()}
 
 
-Step = tuple[np.ndarray, float, np.ndarray | None]
-DROPPING = dataclasses.replace(MUON, dropout=0.2)
+Step = tuple[np.ndarray, float, dict[str, np.ndarray]]
+NOISY = dataclasses.replace(MUON, dropout=0.2, token_noise=0.1)
 
 
-def steps_to_learn(count: int, first_mask: int = 0) -> list[Step]:
-    """Arguments of training steps with Muon and dropout, on something that can be learned."""
-    batches = learnable_batches(QWEN, DROPPING, count)
+def steps_to_learn(count: int, first_draw: int = 0) -> list[Step]:
+    """Arguments of training steps with Muon, dropout and token noise, on something that can be learned."""
+    batches = learnable_batches(QWEN, NOISY, count)
     return [
-        (tokens, DROPPING.lr * (1 - step / count), kept_at(first_mask + step, QWEN, DROPPING))
+        (tokens, NOISY.lr * (1 - step / count), drawn_at(first_draw + step, tokens, QWEN, NOISY))
         for step, tokens in enumerate(batches)
     ]
 
@@ -128,20 +128,20 @@ def curve(twin: Any, steps: list[Step]) -> np.ndarray:
 
 def test_sixty_steps_agree_and_learn() -> None:
     steps = steps_to_learn(60)
-    found = [curve(twin(fresh(QWEN), QWEN, DROPPING), steps) for twin in TWINS.values()]
+    found = [curve(twin(fresh(QWEN), QWEN, NOISY), steps) for twin in TWINS.values()]
     assert found[0][0] - found[0][-1] > 0.5
     assert np.abs(found[0] - found[1]).max() < 5e-5  # measured 5.5e-6, three seeds
-    other = curve(mlx_twin(fresh(QWEN), QWEN, DROPPING), steps_to_learn(60, first_mask=1))
+    other = curve(mlx_twin(fresh(QWEN), QWEN, NOISY), steps_to_learn(60, first_draw=1))
     assert np.abs(found[0] - other).max() > 1e-2
 
 
 @pytest.mark.parametrize(("first", "second"), [("mlx", "torch"), ("torch", "mlx"), ("mlx", "mlx"), ("torch", "torch")])
 def test_either_goes_on_from_the_other(first: str, second: str) -> None:
     steps = steps_to_learn(20)
-    whole = curve(TWINS[second](fresh(QWEN), QWEN, DROPPING), steps)[10:]
-    begun = TWINS[first](fresh(QWEN), QWEN, DROPPING)
+    whole = curve(TWINS[second](fresh(QWEN), QWEN, NOISY), steps)[10:]
+    begun = TWINS[first](fresh(QWEN), QWEN, NOISY)
     curve(begun, steps[:10])
-    after = TWINS[second](begun.weights(), QWEN, DROPPING)
+    after = TWINS[second](begun.weights(), QWEN, NOISY)
     moments = moments_of(first, begun)
     if second == "mlx":
         mlx_gpt.state.load_moments(after.optimizer, moments, 10)
@@ -151,24 +151,8 @@ def test_either_goes_on_from_the_other(first: str, second: str) -> None:
     if first == second:
         np.testing.assert_array_equal(found, whole)
     assert np.abs(found - whole).max() < 5e-5  # measured 4.3e-6
-    forgotten = curve(TWINS[second](begun.weights(), QWEN, DROPPING), steps[10:])
+    forgotten = curve(TWINS[second](begun.weights(), QWEN, NOISY), steps[10:])
     assert np.abs(forgotten - whole).max() > 1e-2
-
-
-def test_dropout_is_a_function_of_seed_step_and_place() -> None:
-    train = dataclasses.replace(MUON, dropout=0.3)
-    kept = kept_at(7, QWEN, train)
-    assert kept is not None and kept.shape == (2, 3, places(QWEN), QWEN.block_size, QWEN.n_embd) and kept.dtype == bool
-    deviation = np.sqrt(0.3 * 0.7 / kept.size)
-    assert abs(kept.mean() - 0.7) < 5 * deviation
-    resplit = kept_at(7, QWEN, dataclasses.replace(train, micro_batch_size=1, accumulation=6))
-    assert resplit is not None
-    np.testing.assert_array_equal(resplit.reshape(kept.shape), kept)
-    assert len({sequence.tobytes() for sequence in resplit}) == 6
-    for other in ((8, train), (7, dataclasses.replace(train, seed=1))):
-        found = kept_at(other[0], QWEN, other[1])
-        assert found is not None and abs((found == kept).mean() - (0.7**2 + 0.3**2)) < 0.01
-    assert kept_at(7, QWEN, MUON) is None
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -179,10 +163,31 @@ def test_what_is_dropped_changes_nothing(name: str) -> None:
     kept = np.ones((1, 3, places(QWEN), QWEN.block_size, QWEN.n_embd), dtype=bool)
     kept[:, :, 3:5] = False  # the second layer
     silent = start | {n: np.zeros_like(w) for n, w in start.items() if n.startswith("h.1.") and "c_proj" in n}
-    found = TWINS[name](start, QWEN, train).train_step(tokens, 0.0, kept)[0]
-    expected = TWINS[name](silent, QWEN, train).train_step(tokens, 0.0, np.ones_like(kept))[0]
+    found = TWINS[name](start, QWEN, train).train_step(tokens, 0.0, {"kept": kept})[0]
+    expected = TWINS[name](silent, QWEN, train).train_step(tokens, 0.0, {"kept": np.ones_like(kept)})[0]
     assert found == pytest.approx(expected, rel=1e-6)
-    assert found != pytest.approx(TWINS[name](start, QWEN, train).train_step(tokens, 0.0, None)[0], rel=1e-3)
+    assert found != pytest.approx(TWINS[name](start, QWEN, train).train_step(tokens, 0.0)[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("name", TWINS)
+def test_noise_changes_what_is_read_and_not_what_is_asked(name: str, mask: bool) -> None:
+    """The loss by the model's own logits of the tokens read, a row at a time, at the targets of the batch."""
+    train = dataclasses.replace(MUON, accumulation=1, document_mask=mask, token_noise=0.4)
+    tokens, start = batch(QWEN, (1, 3, QWEN.block_size + 1)), scaled_up(fresh(QWEN))
+    tokens[tokens == 0] = 1
+    tokens[..., 5] = 0  # <|endoftext|>: a row begins
+    drawn = drawn_at(0, tokens, QWEN, train)
+    found = TWINS[name](start, QWEN, train).train_step(tokens, 0.0, drawn)[0]
+    rows = np.split(drawn["idx"][0], [5] if mask else [], axis=1)
+    logits = np.concatenate([TWINS[name](start, QWEN).logits(row) for row in rows], axis=1).astype(np.float64)
+
+    def loss_at(targets: np.ndarray) -> float:
+        return float((np.log(np.exp(logits).sum(2)) - np.take_along_axis(logits, targets[..., None], axis=2)[..., 0]).mean())
+
+    assert found == pytest.approx(loss_at(tokens[0, :, 1:]), rel=1e-6)
+    assert found != pytest.approx(loss_at(np.append(drawn["idx"][0, :, 1:], tokens[0, :, -1:], axis=1)), rel=1e-3)
+    assert found != pytest.approx(TWINS[name](start, QWEN, train).train_step(tokens, 0.0)[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", TWINS)

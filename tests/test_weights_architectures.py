@@ -45,12 +45,12 @@ def test_an_architecture_chooses_every_option_and_names_every_parameter(architec
         assert len(set(names)) == len(filled)
 
 
-def test_the_card_names_muon_and_dropout(home, tmp_path):
+def test_the_card_names_muon_and_noise(home, tmp_path):
     told = "Muon, learning rate 0.03, for the matrices of the layers; AdamW"
-    train = dataclasses.replace(TRAIN, optimizer="muon", muon_lr=0.03, dropout=0.15, document_mask=True)
+    train = dataclasses.replace(TRAIN, optimizer="muon", muon_lr=0.03, dropout=0.15, token_noise=0.05, document_mask=True)
     convert(write_run(tmp_path / "run", QWEN, train=train), tmp_path / "hf", "hf")
     texts = [(folder / "hf" / "README.md").read_text(encoding="utf-8") for folder in (tmp_path, home)]
-    for part in (told, "dropout 0.15;", "rows packed whole, none sees another;"):
+    for part in (told, "dropout 0.15;", "token noise 0.05;", "rows packed whole, none sees another;"):
         assert part in texts[0] and part not in texts[1], part
 
 

@@ -21,8 +21,8 @@ from torch_gpt.ranks import sum_gradients
 from torch_gpt.state import whole
 
 TrainStep = Callable[..., tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate, what dropout keeps (accumulation, B, P, T, C) bool, or None) -> (loss
-in nats a token, gradient norm before clipping)."""
+"""(batch (accumulation, B, T+1) int32, learning rate, what `drawn_at` draws for it, or none of it) -> (loss in nats a token,
+gradient norm before clipping)."""
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
@@ -54,13 +54,11 @@ def make_train_step(
         scored = micro_batch["targets"], micro_batch["counted"] * factor
         return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BPTC=kept, loss_of=scored)
 
-    def train_step(batch: np.ndarray, lr: float, kept: np.ndarray | None = None) -> tuple[float, float]:
+    def train_step(batch: np.ndarray, lr: float, drawn: dict[str, np.ndarray] | None = None) -> tuple[float, float]:
         parts, targets = split_batch(batch, config.document_mask)
         factor = torch.tensor(scale / ranks.sum(targets), device=device)
-        tensors = {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
+        tensors = {name: torch.from_numpy(part).to(device) for name, part in (parts | (drawn or {})).items()}
         tensors |= {name: tensors[name].long() for name in ("idx", "targets")}
-        if kept is not None:
-            tensors["kept"] = torch.from_numpy(kept).to(device)
         total = torch.zeros((), device=device)
         set_lr(optimizer, lr)
         optimizer.zero_grad()

@@ -4,8 +4,8 @@ import argparse
 import time
 
 from gpt_core import cli, plan
-from gpt_core.dropout import kept_at
 from gpt_core.errors import InputError
+from gpt_core.noise import drawn_at
 from gpt_core.peaks import nominal_tflops
 from gpt_core.plan import Plan
 from gpt_core.ranks import Ranks, agreed, refuse_uneven, together
@@ -40,8 +40,9 @@ def train(plan: Plan, device: devices.torch.device, ranks: Ranks) -> None:
         for step in range(plan.first_step, plan.total_steps):
             begin = time.perf_counter()
             lr = lr_at(step, config, plan.total_steps)
-            kept = kept_at(step, plan.model, config)
-            loss, norm = train_step(ranks.part(plan.loader.batch_at(step)), lr, None if kept is None else ranks.part(kept))
+            batch = plan.loader.batch_at(step)
+            drawn = drawn_at(step, batch, plan.model, config)
+            loss, norm = train_step(ranks.part(batch), lr, {name: ranks.part(part) for name, part in drawn.items()})
             devices.synchronize(device)
             seconds = time.perf_counter() - begin
 

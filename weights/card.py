@@ -111,12 +111,13 @@ def _recipe(source: Source) -> str:
     train, records = source.records.train, source.records
     tokens = train.sequences_per_step * source.model.block_size
     muon = f"Muon, learning rate {train.muon_lr:g}, for the matrices of the layers; " if train.optimizer == "muon" else ""
-    dropout = f" dropout {train.dropout:g};" if train.dropout else ""
+    noise = f" dropout {train.dropout:g};" if train.dropout else ""
+    noise += f" token noise {train.token_noise:g};" if train.token_noise else ""
     rows = " rows packed whole, none sees another;" if train.document_mask else ""
     return (
         f"## Recipe\n{records.step:,} steps of {tokens:,} tokens, {records.tokens:,} in all;{rows} {muon}AdamW, betas "
         f"{train.beta1} and {train.beta2}, weight decay {train.weight_decay} on matrices, gradient clip {train.grad_clip};"
-        f"{dropout} learning rate {train.lr:g}, {train.schedule}, {train.warmup_steps} warm-up steps; seed {train.seed}; "
+        f"{noise} learning rate {train.lr:g}, {train.schedule}, {train.warmup_steps} warm-up steps; seed {train.seed}; "
         f"{train.dtype}.\n"
     )
 
