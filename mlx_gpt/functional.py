@@ -29,17 +29,6 @@ def silu(x: array) -> array:
     return cpu_kernels.silu(x) if slow(x) else nn.silu(x)
 
 
-def linear_of_gelu(linear: nn.Linear, x: array) -> array:
-    """`linear(gelu(x))`, keeping x alone for the backward pass where GELU has a kernel of our own; elsewhere what MLX keeps."""
-    if not slow(x):
-        return linear(gelu(x))
-
-    def layer(x: array, weight: array, *bias: array) -> array:
-        return mx.addmm(bias[0], gelu(x), weight.T) if bias else gelu(x) @ weight.T
-
-    return mx.checkpoint(layer)(x, linear.weight, *([linear.bias] if "bias" in linear else []))
-
-
 def cross_entropy(logits: array, targets: array) -> array:
     """-ln softmax of each target: logits (..., V), targets (...) integers."""
     if slow(logits):

@@ -21,6 +21,7 @@ from mlx.core import array
 from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from mlx_gpt import functional as F
 from mlx_gpt.loss import head_loss
+from mlx_gpt.recompute import linear_of_gelu
 
 
 class KVCache:
@@ -141,7 +142,7 @@ class MLP(nn.Module):
 
     def __call__(self, x_BTC: array) -> array:
         """(B, T, C) -> (B, T, C)."""
-        return F.linear_of_gelu(self.c_proj, self.c_fc(x_BTC))
+        return linear_of_gelu(self.c_proj, self.c_fc(x_BTC))
 
 
 class SwiGLU(nn.Module):

@@ -137,6 +137,7 @@ ONLY = {
         "optim.MultiOptimizer.zero_grad",
         "optim.MultiOptimizer.step",
         "ranks.place",
+        "recompute.gelu",
         "ranks.shard",
         "state.KEYS",
         "state._owned",
@@ -145,8 +146,8 @@ ONLY = {
         "state.like",
     },
 }
-OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "recompute", "rounded"}
-"""Files of what one framework lacks on a CPU: a BLAS, kernels, fast bfloat16, a plan of what to compute twice."""
+OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "rounded"}
+"""Files of what one framework lacks on a CPU: a BLAS, kernels, fused functions, fast bfloat16."""
 
 
 def outline(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """A layer that makes its input again for the backward pass: a quarter of what a block would keep (docs/lab-notes.md).
 
-For torch on a CPU alone; MLX's is `linear_of_gelu` in mlx_gpt/functional.py.
+Twin of mlx_gpt/recompute.py.
 """
 
 import torch.nn as nn
@@ -15,7 +15,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def linear_of_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
-    """`linear(gelu(x))`, keeping x alone. On a CPU; elsewhere both are kept, unless torch.compile decides otherwise."""
+    """`linear(gelu(x))`, keeping x alone on a CPU; elsewhere both are kept, unless torch.compile decides otherwise."""
     active = gelu(x)
     if x.device.type != "cpu":
         return linear(active)
