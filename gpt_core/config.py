@@ -160,7 +160,7 @@ def presets() -> dict[str, tuple[GPTConfig, TrainConfig]]:
         ),
         "best": (
             dataclasses.replace(qwen, n_layer=6, n_head=4, n_embd=256),
-            dataclasses.replace(rows, epochs=8, dropout=0.1, warmup_steps=60, val_every=250),
+            dataclasses.replace(rows, epochs=8, dropout=0.1, token_noise=0.1, warmup_steps=60, val_every=250),
         ),
     }
 
