@@ -181,7 +181,7 @@ from pathlib import Path
 import torch_gpt.train
 from gpt_core import cli
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv.pop()) * 2**20,) * 2)
 cli.run(torch_gpt.train.main)
 """
 
@@ -192,7 +192,10 @@ def test_torch_without_memory(small_dataset: Path, tmp_path: Path) -> None:
     MLX is killed by a signal in this place, see docs/faults.md."""
     flags = train_flags(small_dataset, tmp_path / "run", "--vocab-size", 60_000, "--micro-batch-size", 24, "--accumulation", 1)
     command = [sys.executable, "-c", LIMITED, *map(str, flags), "--steps", "3"]
-    found = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    for limit in ("200", "300"):  # in 2 of 6 runs memory ended earlier, at the run folder
+        found = subprocess.run([*command, limit], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+        if "Cannot allocate memory" not in found.stderr:
+            break
     assert found.returncode == 2 and found.stderr.count("\n") == 1, found.stderr
     assert "out of memory" in found.stderr and "lower --micro-batch-size to 12 and raise --accumulation to 2" in found.stderr
 
