@@ -130,7 +130,7 @@ def test_sixty_steps_agree_and_learn() -> None:
     steps = steps_to_learn(60)
     found = [curve(twin(fresh(QWEN), QWEN, NOISY), steps) for twin in TWINS.values()]
     assert found[0][0] - found[0][-1] > 0.5
-    assert np.abs(found[0] - found[1]).max() < 5e-5  # measured 5.5e-6, three seeds
+    assert np.abs(found[0] - found[1]).max() < 5e-5  # measured 5.2e-6, with dropout alone 5.5e-6 over three seeds
     other = curve(mlx_twin(fresh(QWEN), QWEN, NOISY), steps_to_learn(60, first_draw=1))
     assert np.abs(found[0] - other).max() > 1e-2
 
@@ -166,7 +166,7 @@ def test_what_is_dropped_changes_nothing(name: str) -> None:
     found = TWINS[name](start, QWEN, train).train_step(tokens, 0.0, {"kept": kept})[0]
     expected = TWINS[name](silent, QWEN, train).train_step(tokens, 0.0, {"kept": np.ones_like(kept)})[0]
     assert found == pytest.approx(expected, rel=1e-6)
-    assert found != pytest.approx(TWINS[name](start, QWEN, train).train_step(tokens, 0.0)[0], rel=1e-4)
+    assert found != pytest.approx(TWINS[name](start, QWEN, train).train_step(tokens, 0.0)[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("mask", [False, True])
