@@ -18,7 +18,7 @@ $(DATA)/manifest.json: | .venv/installed
 	$(PY) -m data_prep --source sample --out $(DATA) --vocab-size 4000
 
 test: .venv/installed-dev
-	$(PY) -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev
 	$(PY) -m ruff check .
