@@ -86,7 +86,7 @@ def test_typing_shows_both_continuations(run, width):
         assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
         requests = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
         asked = {r["params"]["request"]["url"] for r in requests if r["method"] == "Network.requestWillBeSent"}
-        assert not [a for a in asked if not a.startswith((url, "data:", "blob:", "chrome:"))]
+        assert not [a for a in asked if not a.startswith((url, "data:", "blob:", "chrome:", "chrome-untrusted:"))]
 
 
 @pytest.mark.parametrize(
