@@ -18,7 +18,7 @@ $(DATA)/manifest.json: | .venv/installed
 	$(PY) -m data_prep --source sample --out $(DATA) --vocab-size 4000
 
 test: .venv/installed-dev
-	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(PY) -m ruff check .

@@ -1,19 +1,18 @@
 """French, Arabizi and other words in Latin letters: by examples, by 680 words labelled by hand, and in their rows."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real_rows import REAL_ROWS, needs_real_rows
 
 from data_prep.clean import Cleaning, clean_row
 from data_prep.french import language_of, languages
 from data_prep.latin import count_languages, latin_runs, remove_french_words
 from data_prep.readers import read_rows
 
-ROWS = Path(os.environ.get("DARIJA_ROWS", Path(__file__).parents[2] / "shared" / "data" / "darija-rows.parquet"))
 # word, label, row of the real rows in which it was labelled; single words only. The thresholds were chosen on the 480 "tuned"
 # ones; the 200 "fresh" ones were drawn and labelled after that.
 LABELLED = [line.split("\t") for line in (Path(__file__).parent / "latin_words.tsv").read_text("utf-8").splitlines()]
@@ -108,11 +107,11 @@ def test_precision_and_recall_of_words_alone(name):
     assert not good_enough([*labels[1:], labels[0]], labels, ALONE[name]), "control: each word told by its neighbour's label"
 
 
-@pytest.mark.skipif(not ROWS.is_file(), reason=f"no {ROWS.name}")
+@needs_real_rows
 def test_precision_and_recall_in_their_rows():
     """As the filter meets them, with their neighbours."""
     wanted = {int(row) for _, _, row, _ in LABELLED}
-    texts = {i: row for i, (row, _) in enumerate(read_rows(ROWS)) if i in wanted}
+    texts = {i: row for i, (row, _) in enumerate(read_rows(REAL_ROWS)) if i in wanted}
     for name in SETS:
         words, labels, rows = labelled(name)
         predicted = []

@@ -1,30 +1,26 @@
 """The command over the real rows, which are no part of the project: skipped where the file is missing."""
 
 import json
-import os
 import time
-from pathlib import Path
 
-import pytest
+from real_rows import REAL_ROWS, needs_real_rows
 
 from data_prep.command import main
 from data_prep.readers import read_rows
 from data_prep.report import main as report
 from gpt_core.dataset import open_dataset
 
-ROWS = Path(os.environ.get("DARIJA_ROWS", Path(__file__).parents[2] / "shared" / "data" / "darija-rows.parquet"))
 
-
-@pytest.mark.skipif(not ROWS.is_file(), reason=f"no {ROWS.name}: set DARIJA_ROWS to a parquet file with a column Text")
+@needs_real_rows
 def test_real_rows(tmp_path, capsys):
     start = time.perf_counter()
-    main(["--source", str(ROWS), "--out", str(tmp_path / "out")])
+    main(["--source", str(REAL_ROWS), "--out", str(tmp_path / "out")])
     seconds = time.perf_counter() - start
     lines = capsys.readouterr().out.splitlines()
     figures = json.loads(lines[-1])
     dataset = open_dataset(tmp_path / "out")
     print(*lines, f"{seconds:.1f} s", sep="\n")
-    assert figures["rows_read"] == sum(1 for _ in read_rows(ROWS))
+    assert figures["rows_read"] == sum(1 for _ in read_rows(REAL_ROWS))
     assert figures["rows"] + sum(figures["dropped"].values()) == figures["rows_read"]
     assert figures["rows"] > 0.6 * figures["rows_read"]
     dropped = figures["dropped"]
