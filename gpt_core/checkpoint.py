@@ -8,7 +8,6 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,7 +15,7 @@ from safetensors.numpy import save_file
 
 from gpt_core.config import GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
-from gpt_core.files import checksum, naming, new_folder, remove_folder, sha256, write_text
+from gpt_core.files import checksum, naming, new_folder, read_json, remove_folder, sha256, write_text
 from gpt_core.names import moment_shapes, parameters
 
 FORMAT_VERSION = 1
@@ -155,7 +154,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
 
     Without `moments` their file is neither checked nor read: two thirds of the bytes.
     """
-    state = _read_json(folder / STATE)
+    state = read_json(folder / STATE, "use another checkpoint")
     try:
         version, step = state["format_version"], state["step"]
         hashes, manifest, tokenizer = state["files"], state["manifest_sha256"], state["tokenizer_sha256"]
@@ -174,7 +173,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
             raise InputError(f"{folder / name} is missing: the checkpoint is not whole, use another one")
         if sha256(folder / name) != expected:
             raise InputError(f"{folder / name} does not have the SHA-256 in {STATE}: it is corrupt, use another checkpoint")
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, "use another checkpoint")
     if set(config) != {"model", "train"}:
         raise InputError(f"{folder / CONFIG} has the keys {str(sorted(config))[:200]}, expected model and train")
     model = from_dict(GPTConfig, config["model"], str(folder / CONFIG))
@@ -243,16 +242,6 @@ def _read_moments(path: Path, shapes: dict[str, tuple[int, ...]]) -> Arrays:
         if not file.keys():  # imported from a source that has none
             return {}
     return read_arrays(path, shapes)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({type(error).__name__}): use another checkpoint") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a JSON {type(value).__name__}, expected an object: use another checkpoint")
-    return value
 
 
 def _there(run: Path) -> str:

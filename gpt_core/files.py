@@ -14,6 +14,8 @@ from typing import Any
 
 from gpt_core.errors import InputError
 
+MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format for its header
+
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
@@ -25,6 +27,20 @@ def checksum(values: dict[str, Any]) -> str:
     """Hex SHA-256 of everything in a JSON object but its `checksum`: how a file says that it is as it was written."""
     rest = {name: value for name, value in values.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path, remedy: str = "restore the file") -> dict[str, Any]:
+    """A JSON object of at most 100 MB. Raises InputError, which ends in the remedy."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise InputError(f"{path} has {size} bytes, more than any JSON file of a model: {remedy}")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({type(error).__name__}): {remedy}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a JSON {type(value).__name__}, expected an object: {remedy}")
+    return value
 
 
 def flush_to_disk(path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from itertools import groupby, pairwise
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_samples import ROOT, SMALL, corpus, refused, write
+from shard_reader import read_llm_c, rows_of
 
 from data_prep.command import main
 from data_prep.split import block_rows, blocks_for_test, validation_blocks
@@ -21,19 +21,9 @@ from gpt_core.files import checksum, sha256
 
 
 def read_shards(folder, split):
-    """The split's rows as lists of token ids, read with nothing but `struct`."""
-    rows: list[list[int]] = []
-    for path in sorted((folder / "test" if split == "test" else folder).glob(f"darija_{split}_*.bin")):
-        raw = path.read_bytes()
-        count = struct.unpack("<3i", raw[:12])[2]
-        tokens = struct.unpack(f"<{count}H", raw[1024:])
-        assert tokens[0] == 0, "a shard starts with a row"
-        for token in tokens:
-            if token == 0:
-                rows.append([])
-            else:
-                rows[-1].append(token)
-    return rows
+    """The split's rows as lists of token ids; each shard starts with a row."""
+    paths = sorted((folder / "test" if split == "test" else folder).glob(f"darija_{split}_*.bin"))
+    return [row for path in paths for row in rows_of(read_llm_c(path))]
 
 
 def contents(folder):

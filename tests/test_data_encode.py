@@ -1,8 +1,7 @@
-"""Tokenizer, encoding and shards. The reader of shards below uses `struct` only and shares nothing with the writer."""
+"""Tokenizer, encoding and shards."""
 
 import hashlib
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shard_reader import read_llm_c, rows_of
 
 from data_prep.encode import (
     BATCH_CHARACTERS,
@@ -34,26 +34,6 @@ ROWS = [f"{a} {b} {c}" for a in ("واش", "كيفاش", "وين") for b in ("ر
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(ROWS, 280)
-
-
-def read_llm_c(path):
-    """(tokens) of an llm.c shard, by the format's own description."""
-    raw = path.read_bytes()
-    header = struct.unpack("<256i", raw[:1024])
-    assert header[:2] == (20240520, 1) and not any(header[3:])
-    assert len(raw) == 1024 + 2 * header[2]
-    return list(struct.unpack(f"<{header[2]}H", raw[1024:]))
-
-
-def rows_of(tokens):
-    """The tokens parted at each 0."""
-    rows: list[list[int]] = []
-    for token in tokens:
-        if token == 0:
-            rows.append([])
-        else:
-            rows[-1].append(token)
-    return rows
 
 
 def test_vocabulary(tokenizer):

@@ -54,6 +54,19 @@ def rewrite(path, change):
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
+def corrupt_json(path, draw, changes):
+    """One of the changes to its object, or one of three that leave none."""
+    kind = draw.randrange(len(changes) + 3)
+    if kind == len(changes):
+        cut(path, draw)
+    elif kind == len(changes) + 1:
+        break_utf8(path, 0, draw)
+    elif kind == len(changes) + 2:
+        not_an_object(path, draw)
+    else:
+        rewrite(path, changes[kind])
+
+
 def header_length(path, raw, length, draw):
     claimed = draw.choice([0, 1, length - 1, length + 8, len(raw) - 7, 10**8, 2**40, 2**63, 2**64 - 1, draw.randrange(length)])
     path.write_bytes(claimed.to_bytes(8, "little") + raw[8:])
@@ -128,15 +141,7 @@ def corrupt_config(folder, draw):
             {draw.choice(["lr", "seed", "dtype", "new"]): draw.choice(["1", None, -1])}
         ),
     ]
-    kind = draw.randrange(len(changes) + 3)
-    if kind == len(changes):
-        cut(path, draw)
-    elif kind == len(changes) + 1:
-        break_utf8(path, 0, draw)
-    elif kind == len(changes) + 2:
-        not_an_object(path, draw)
-    else:
-        rewrite(path, changes[kind])
+    corrupt_json(path, draw, changes)
 
 
 def corrupt_tokenizer(folder, draw):
@@ -157,15 +162,7 @@ def corrupt_tokenizer(folder, draw):
         lambda data: data.update(pre_tokenizer=draw.choice([{"type": "Nothing"}, 3, []])),
         lambda data: data.update(version=draw.choice(["9.0", 1, None])),
     ]
-    kind = draw.randrange(len(changes) + 3)
-    if kind == len(changes):
-        cut(path, draw)
-    elif kind == len(changes) + 1:
-        break_utf8(path, 0, draw)
-    elif kind == len(changes) + 2:
-        not_an_object(path, draw)
-    else:
-        rewrite(path, changes[kind])
+    corrupt_json(path, draw, changes)
 
 
 def corrupt_index(folder, draw):
@@ -193,15 +190,7 @@ def corrupt_index(folder, draw):
         lambda index: index["weight_map"].pop(draw.choice(sorted(index["weight_map"]))),
         lambda index: index["weight_map"].update({"h.7.ln_1.bias": "model-0.safetensors"}),
     ]
-    kind = draw.randrange(len(changes) + 3)
-    if kind == len(changes):
-        cut(path, draw)
-    elif kind == len(changes) + 1:
-        break_utf8(path, 0, draw)
-    elif kind == len(changes) + 2:
-        not_an_object(path, draw)
-    else:
-        rewrite(path, changes[kind])
+    corrupt_json(path, draw, changes)
 
 
 def test_corruptions_are_refused(folders, tmp_path, capsys, monkeypatch):

@@ -10,12 +10,12 @@ import numpy as np
 from gpt_core import cli
 from gpt_core.cli import Parser
 from gpt_core.dataset import Dataset, open_dataset
+from gpt_core.files import read_json
 from gpt_core.rows import read_row, row_starts
 from weights.compare import TOLERANCE, Answer, Difference, difference
 from weights.convert import kind_of, read
 from weights.engines import Engine, open_engine
 from weights.prompts import PROMPTS
-from weights.tensors import read_json
 
 GREEDY_TOKENS = 64
 ROWS = 32

@@ -8,9 +8,10 @@ import numpy as np
 
 from gpt_core.config import GPTConfig, from_dict
 from gpt_core.errors import InputError
+from gpt_core.files import read_json
 from weights.architectures import Architecture, architecture_of, named
 from weights.source import Source, contract_weights, records_from_dict
-from weights.tensors import Tensor, Tensors, open_folder, read_json
+from weights.tensors import Tensor, Tensors, open_folder
 from weights.tokenizer import read_tokenizer, refuse_too_many
 
 RECORDS = "darija_gpt"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from gpt_core.errors import InputError
+from gpt_core.files import MAX_JSON_BYTES, read_json
 
-MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format for its header
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -29,20 +29,6 @@ class Tensor:
 
 
 Tensors = Mapping[str, Tensor]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of at most 100 MB. Raises InputError."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise InputError(f"{path} has {size} bytes, more than any JSON file of a model: give another one")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({type(error).__name__}): restore the file") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a JSON {type(value).__name__}, expected an object: restore the file")
-    return value
 
 
 def open_folder(folder: Path) -> Tensors:

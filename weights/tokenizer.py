@@ -7,8 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from gpt_core.errors import InputError
+from gpt_core.files import read_json
 from gpt_core.tokens import END_OF_TEXT, parse_tokenizer
-from weights.tensors import read_json
 
 
 def read_tokenizer(path: Path) -> tuple[str, Tokenizer]:

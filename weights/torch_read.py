@@ -13,11 +13,12 @@ import numpy as np
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import GPTConfig, TrainConfig, from_dict
 from gpt_core.errors import InputError
+from gpt_core.files import read_json
 from weights.architectures import GPT2, architecture_of
 from weights.hf_read import plain_names, read_config
 from weights.source import Records, Source, contract_weights
 from weights.table import rows
-from weights.tensors import Tensor, Tensors, read_json
+from weights.tensors import Tensor, Tensors
 from weights.tokenizer import read_tokenizer, refuse_too_many
 
 NANOGPT_TRAIN = {
