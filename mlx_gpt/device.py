@@ -56,5 +56,6 @@ def peak_memory() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Framework and version, for the state of a checkpoint."""
-    return {"framework": "mlx", "mlx": version("mlx")}
+    """Framework and version, for the state of a checkpoint; MLX_ENABLE_TF32 where it is not the 0 of mlx_gpt/__init__.py."""
+    tf32 = os.environ["MLX_ENABLE_TF32"]
+    return {"framework": "mlx", "mlx": version("mlx")} | ({} if tf32 == "0" else {"MLX_ENABLE_TF32": tf32})
