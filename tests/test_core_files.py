@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from gpt_core.errors import InputError
-from gpt_core.files import make_parents, new_folder, recover_folders, refuse_existing, sha256, write_text
+from gpt_core.files import (
+    MAX_JSON_BYTES,
+    make_parents,
+    new_folder,
+    read_json,
+    recover_folders,
+    refuse_existing,
+    sha256,
+    write_text,
+)
 
 
 def fill(folder: Path, text: str, *files: str) -> None:
@@ -20,6 +29,24 @@ def names(folder: Path) -> list[str]:
 
 def content(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("text", "says"), [("[1]", "JSON list"), ("{", "JSONDecodeError"), ("[" * 100_000, "RecursionError")])
+def test_what_is_not_a_json_object_is_refused_with_the_remedy(text, says, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1]}')
+    assert read_json(path) == {"a": [1]}
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"a\.json .*{says}.*: use another"):
+        read_json(path, "use another")
+
+
+def test_a_json_file_of_more_than_100_mb_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    os.truncate(path, MAX_JSON_BYTES + 1)  # a hole: no disk, and read, it would be no JSON
+    with pytest.raises(InputError, match=r"100000001 bytes.*: restore the file"):
+        read_json(path)
 
 
 def test_sha256_of_known_bytes(tmp_path):
