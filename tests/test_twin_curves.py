@@ -21,8 +21,10 @@ def tiny() -> tuple[GPTConfig, TrainConfig]:
     return model, dataclasses.replace(train, steps=STEPS)
 
 
-def tiny_curve(twin: Twin, train: TrainConfig, config: GPTConfig) -> np.ndarray:
-    return losses(twin, learnable_batches(config, train, STEPS), [lr_at(step, train, STEPS) for step in range(STEPS)])
+def tiny_curve(twin: Twin, train: TrainConfig, config: GPTConfig, steps: int = STEPS) -> np.ndarray:
+    """The losses of the first steps."""
+    batches, lrs = learnable_batches(config, train, STEPS), [lr_at(step, train, STEPS) for step in range(STEPS)]
+    return losses(twin, batches[:steps], lrs[:steps])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_missing_bias_correction_is_caught(torch_curve: np.ndarray) -> None:
     twin = mlx_twin(fresh(config), config, train)
     for group in twin.optimizer.optimizers:
         group.bias_correction = False
-    assert np.abs(tiny_curve(twin, train, config) - torch_curve).max() > 1000 * CURVE_TOLERANCE
+    assert np.abs(tiny_curve(twin, train, config, 10) - torch_curve[:10]).max() > 1000 * CURVE_TOLERANCE
 
 
 @pytest.mark.parametrize("name", TWINS)
