@@ -117,9 +117,7 @@ def reference_line(config: GPTConfig, train: TrainConfig) -> str:
 
 def main() -> None:
     """The command: a table, roofline_seed.png, roofline_seed.json, one JSON line last."""
-    parser = Parser(
-        prog="python -m benchmarks.roofline", description=f"Preset seed on each Apple chip. {PLAIN}".replace("%", "%%")
-    )
+    parser = Parser(prog="python -m benchmarks.roofline", description=f"Preset seed on each Apple chip. {PLAIN}")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="folder of PNG and JSON")
     out = parser.parse_args().out
     if out.exists() and not out.is_dir():
