@@ -8,8 +8,8 @@ moves at least; compiled element-wise chains move less.
 from typing import NamedTuple
 
 from gpt_core.config import GPTConfig, TrainConfig
-from gpt_core.flops import tokens_per_step
-from gpt_core.names import parameter_count, parameters
+from gpt_core.flops import MUON_ITERATIONS, optimizer_flops, tokens_per_step
+from gpt_core.names import by_muon, parameter_count, parameters
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -30,6 +30,11 @@ def parts(config: GPTConfig, train: TrainConfig) -> list[Part]:
     C, L, T = config.n_embd, config.n_layer, config.block_size
     tokens, A = tokens_per_step(config, train), train.accumulation
     P = parameter_count(config)
+    # A matrix of r rows and c >= r columns, an iteration: X X^T reads 2 rc and writes r^2, its square moves 3 r^2, b times the
+    # one and c times the other 4 r^2, the product with X reads r^2 and rc and writes rc, a X and the sum move 5 rc.
+    by_muon_shapes = [sorted(shape) for name, shape, *_ in parameters(config) if by_muon(name, len(shape), train)]
+    muon_bytes = FLOAT * MUON_ITERATIONS * sum(9 * r * c + 9 * r * r for r, c in by_muon_shapes)
+    muon = [Part("Muon", optimizer_flops(config, train) - 15 * P, muon_bytes, True)] if by_muon_shapes else []
     return [
         matmuls(config, train),
         # 12 L C T a token forward and backward (PaLM, Appendix B). Unfused, as MLX trains on Metal on purpose and torch on
@@ -43,6 +48,7 @@ def parts(config: GPTConfig, train: TrainConfig) -> list[Part]:
         Part("clipping", 3 * P, FLOAT * 3 * P),  # the norm reads; the scaling reads and writes
         # Fused: p, g, m, v read, p, m, v written. m 3, v 4, corrections 2, root, eps, division, decay, lr, update 6.
         Part("AdamW", 15 * P, FLOAT * 7 * P),
+        *muon,
     ]
 
 

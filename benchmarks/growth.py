@@ -53,6 +53,8 @@ class Point:
     of_flops: float
     matmul_gflops: float
     """The matmul peak of this framework, measured at the middle point."""
+    chip: str = ""
+    """What it computed on; files of earlier versions do not say."""
 
 
 def parser() -> Parser:
@@ -96,6 +98,8 @@ def settings(axes: dict[str, list[int]], n_layer: int, vocab_size: int) -> dict[
         for value in choices:
             at = {name: middle(others) for name, others in axes.items()} | {axis: value}
             heads = max(1, at["width"] // HEAD_WIDTH)
+            if at["width"] % heads:
+                raise InputError(f"--width {at['width']} cannot be parted into {heads} heads: give multiples of {HEAD_WIDTH}")
             model = GPTConfig(vocab_size, at["context"], n_layer, heads, at["width"])
             made[axis, value] = model, TrainConfig(micro_batch_size=at["batch"], accumulation=1)
     return made
@@ -114,14 +118,13 @@ def measure(
     found = []
     for (axis, value), specs_ in tasks.items():
         here = base if specs_ == centre else speeds(specs_, trials, trial_s, say, f"{axis} {value}", opened)
-        for spec, (step, _), (base_step, matmul) in zip(specs_, here, base, strict=True):
+        for spec, (step, _, chip), (base_step, matmul, _) in zip(specs_, here, base, strict=True):
             rate, base_rate = (s.rate(tokens_per_step(c.model, c.train)) for s, c in ((step, spec), (base_step, centre[0])))
             flops, base_flops = flops_per_token(spec.model), flops_per_token(centre[0].model)
             gflops = flops * rate.median / 1e9
             of_flops = gflops / (base_flops * base_rate.median / 1e9)
-            found.append(
-                Point(spec.engine, spec.device, axis, value, rate, 1000 * step.median, flops, gflops, of_flops, 1000 * matmul)
-            )
+            ms, peak = 1000 * step.median, 1000 * matmul
+            found.append(Point(spec.engine, spec.device, axis, value, rate, ms, flops, gflops, of_flops, peak, chip))
     return found
 
 
@@ -133,8 +136,8 @@ def speeds(
     name: str,
     opened: Open,
     with_matmul: bool = False,
-) -> list[tuple[Spread, float]]:
-    """(seconds a step, matmul TFLOPS or 0) of each task."""
+) -> list[tuple[Spread, float, str]]:
+    """(seconds a step, matmul TFLOPS or 0, chip) of each task."""
     with opened(chosen) as started:
         steps = [worker.ask("warm_up", trial_s=trial_s)["steps"] for worker in started]
         taken: list[list[float]] = [[] for _ in started]
@@ -143,9 +146,10 @@ def speeds(
                 answer = started[index].ask("train", first=len(taken[index]) * steps[index], steps=steps[index])
                 taken[index].append(answer["seconds"] / steps[index])
         peaks = [worker.ask("matmul")["tflops"] if with_matmul else 0.0 for worker in started]
+        chips = [worker.facts["chip"] for worker in started]
     for spec, seconds in zip(chosen, taken, strict=True):
         say(f"{name}: {spec.label} {tokens_per_step(spec.model, spec.train) / min(seconds):,.0f} tok/s at best")
-    return [(spread(seconds), peak) for seconds, peak in zip(taken, peaks, strict=True)]
+    return [(spread(seconds), peak, chip) for seconds, peak, chip in zip(taken, peaks, chips, strict=True)]
 
 
 def table(points: Sequence[Point]) -> str:
@@ -164,11 +168,16 @@ def table(points: Sequence[Point]) -> str:
     return tables.aligned(cells)
 
 
-def earlier(path: Path, same: dict[str, Any]) -> list[Point]:
-    """The points of an earlier result with the same settings. Raises InputError."""
+def earlier(path: Path, same: dict[str, Any], processor: str, devices: dict[str, str]) -> list[Point]:
+    """The points of an earlier result with the same settings, of this machine and on the same device of each twin.
+
+    Raises InputError.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         points = [Point(**row | {"tokens_per_s": Spread(**row["tokens_per_s"])}) for row in found["points"]]
+        found["processor"] = found["machine"]["processor"]
+        same = same | {"processor": processor}
         differing = [name for name, value in same.items() if found[name] != value]
     except FileNotFoundError as error:
         raise InputError(f"--add {path} is missing: give a JSON file that python -m benchmarks.growth wrote") from error
@@ -177,6 +186,10 @@ def earlier(path: Path, same: dict[str, Any]) -> list[Point]:
     if differing:
         name = differing[0]
         raise InputError(f"--add {path} has another {name}, {found[name]}, not {same[name]}: measure all of it anew")
+    for point in points:
+        if point.device != devices.get(point.twin, point.device):
+            other = devices[point.twin]
+            raise InputError(f"--add {path} has {point.twin} on --device {point.device}, not {other}: give the same")
     return points
 
 
@@ -202,8 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = engines(args.backends, None)
     out = checked_folder(args.out, "--out")
     same = {"format_version": FORMAT_VERSION, "dtype": args.dtype, "n_layer": args.n_layer, "vocab_size": args.vocab_size}
-    same |= {"axes": axes, "chip": machine.processor()}
-    old = earlier(args.add, same) if args.add else []
+    same |= {"axes": axes}
     facts = machine.facts()
     with TemporaryDirectory() as temporary:
         shard = Path(temporary) / "random.bin"
@@ -211,17 +223,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for specs_ in tasks.values():
             if len(specs_) > len(chosen):
                 raise InputError(f"--device {args.device} --dtype {args.dtype}: give one of each for a twin")
-        middle_axis = varied[0], middle(axes[varied[0]])
+        centre = tasks[varied[0], middle(axes[varied[0]])]
+        devices = {spec.engine: spec.device for spec in centre}
+        old = earlier(args.add, same, machine.processor(), devices) if args.add else []
         largest = max(sizes.values(), key=lambda size: tokens_per_step(*size))
         write_random_shard(shard, *largest)
-        with bar(total=len(tasks), desc="growth", unit="point") as progress:
+        told = len(centre) * (1 + sum(specs_ != centre for specs_ in tasks.values()))
+        with bar(total=told, desc="growth", unit="point") as progress:
 
             def say(line: str) -> None:
                 progress.write(f"{time.strftime('%H:%M:%S')} {line}")
+                progress.update()
 
-            new = measure(tasks, tasks[middle_axis], args.trials, args.trial_seconds, say)
+            new = measure(tasks, centre, args.trials, args.trial_seconds, say)
     points = merged(old, new)
     found = same | {
+        "chip": machine.chip([point.chip for point in points]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": facts,
         "trials": args.trials,

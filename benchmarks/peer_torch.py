@@ -37,10 +37,11 @@ def plain_loop(
 
     def step(batch: np.ndarray) -> float:
         tokens = torch.from_numpy(batch).long().to(device)
+        inputs, targets = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()  # nanoGPT's loss takes views of them
         total = torch.zeros((), device=device)
-        for micro_batch in tokens:
+        for x, y in zip(inputs, targets, strict=True):
             with autocast(device, spec.dtype):
-                value = loss(micro_batch[:, :-1], micro_batch[:, 1:]) / len(tokens)
+                value = loss(x, y) / len(tokens)
             value.backward()
             total += value.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), spec.train.grad_clip)

@@ -1,6 +1,7 @@
 """Workers as the parent process sees them: started, asked one thing at a time, ended."""
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,11 @@ class Worker:
 
     def _fail(self) -> None:
         code = self._process.wait()
+        if code < 0:
+            raise InputError(
+                f"{self.spec.label} was ended by {signal.Signals(-code).name}, as the system does where memory runs out: "
+                "measure fewer of --dtype, --peers and --backends at once, or a smaller --micro-batch-size"
+            )
         self._log.seek(0)
         last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
         raise InputError(f"{self.spec.label} ended with code {code}: {last[:300]}")

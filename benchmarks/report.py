@@ -17,9 +17,13 @@ from gpt_core.errors import InputError
 from gpt_core.flops import flops_per_token, tokens_per_step
 
 FORMAT_VERSION = 1
-SAME_WORK = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "micro_batch_size", "accumulation")
+SAME_WORK = (
+    "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "positions", "norm", "qk_norm", "mlp", "bias",
+    "micro_batch_size", "accumulation", "optimizer", "document_mask", "dropout", "token_noise",
+)  # fmt: skip
+"""What must be the same for two speeds to be of the same work."""
 TRAIN_HEADING = (
-    "training", "tok/s", "low..high", "step ms", "data ms", "fwd+bwd ms", "AdamW ms",
+    "training", "tok/s", "low..high", "step ms", "data ms", "fwd+bwd ms", "optimizer ms",
     "MFU %", "of matmul %", "matmul TFLOPS", "peak GiB", "RSS GiB",
 )  # fmt: skip
 
@@ -76,6 +80,9 @@ def notes(trained: Sequence[Row]) -> list[str]:
     unknown = {(row.details["chip"], row.details["dtype"]) for row in trained if row.details["nominal_tflops"] is None}
     for chip, dtype in sorted(unknown):
         found.append(f"no MFU of {chip}: its nominal {dtype} peak is not known; --peak-tflops X gives one")
+    known = {row.details["chip"] for row in trained if row.details["nominal_tflops"] is not None}
+    for chip in sorted(chip for chip in known if chip.startswith("Apple ")):
+        found.append(f"peak of {chip}: that of the chip with all its GPU cores; --peak-tflops X for one with fewer")
     for row in trained:
         predicted = row.details["predicted_ms"]
         if predicted is not None:
@@ -91,8 +98,9 @@ def read_earlier(path: Path, preset: str, model: GPTConfig, train: TrainConfig) 
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         rows = [(row["part"], row["name"], row["unit"], row["rate"]["median"] + 0) for row in found["rows"]]
-        work = found["model"] | found["train"]
-        differing = [name for name in SAME_WORK if work[name] != (dataclasses.asdict(model) | dataclasses.asdict(train))[name]]
+        work = _added_later() | found["model"] | found["train"]
+        now = dataclasses.asdict(model) | dataclasses.asdict(train)
+        differing = [name for name in SAME_WORK if work[name] != now[name]]
         known = found["format_version"] == FORMAT_VERSION and isinstance(found["preset"], str) and len(rows) > 0
         found["chip"], found["date"]
     except FileNotFoundError as error:
@@ -121,6 +129,12 @@ def against(rows: Sequence[Row], earlier: dict[str, Any]) -> str:
     found = [[name, f"{ratio:.2f} x"] for name, ratio in ratios(rows, earlier)]
     heading = f"against {earlier['chip']}, {earlier['date']}"
     return aligned([[heading, "now / then"], *found]) if found else f"{heading}: no row in common"
+
+
+def _added_later() -> dict[str, Any]:
+    """Defaults of the options that files of earlier versions lack, and meant."""
+    options = [item for config in (GPTConfig, TrainConfig) for item in dataclasses.fields(config)]
+    return {item.name: item.default for item in options if item.metadata["added"]}
 
 
 def _train_cells(row: Row) -> list[str]:

@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace, model: GPTConfig, train: TrainConfig, coun
     """All rows, trials in turns."""
     flags = ["--preset", args.preset, "--data", str(args.data), "--device", args.device, "--steps", str(args.steps)]
     flags += ["--micro-batch-size", str(train.micro_batch_size), "--accumulation", str(train.accumulation)]
-    flags += ["--val-every", "1000000", "--val-batches", "1", "--checkpoint-every", "1000000"]
+    flags += ["--warmup-steps", "0", "--val-every", "1000000", "--val-batches", "1", "--checkpoint-every", "1000000"]
     cores = os.cpu_count() or 1
     tasks = [(twin, count, max(1, cores // count)) for twin in args.backends.split(",") for count in counts]
     times: list[list[float]] = [[] for _ in tasks]
@@ -149,7 +149,7 @@ def main() -> None:
     train = TrainConfig(
         **asdict(train)
         | {"steps": args.steps, "warmup_steps": 0}
-        | {name: getattr(args, name) for name in ("micro_batch_size", "accumulation") if getattr(args, name)}
+        | {name: getattr(args, name) for name in ("micro_batch_size", "accumulation") if getattr(args, name) is not None}
     )
     counts = numbers(args, train)
     if not (args.data / "manifest.json").is_file():
@@ -160,7 +160,7 @@ def main() -> None:
 
     name = f"scaling_{args.preset}"
     chart.draw_scaling(rows, f"Preset {args.preset} on ranks of one machine, {machine.processor()}", args.out / f"{name}.png")
-    result = {"preset": args.preset, "what": PLAIN, "machine": machine.facts(), "train": asdict(train)}
+    result = {"preset": args.preset, "device": args.device, "what": PLAIN, "machine": machine.facts(), "train": asdict(train)}
     result["rows"] = [asdict(row) for row in rows]
     write_text(args.out / f"{name}.json", json.dumps(result, indent=1) + "\n")
     print(PLAIN)

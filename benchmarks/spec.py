@@ -91,6 +91,16 @@ def engines(backends: str, peers: str | None) -> dict[str, str | None]:
     return chosen
 
 
+def beyond_peers(train: TrainConfig) -> list[str]:
+    """What of a recipe the peers would not do: beside them, the twins would be timed with more work."""
+    plain = TrainConfig()
+    return [
+        f"{name.replace('_', ' ')} {getattr(train, name)}"
+        for name in ("optimizer", "document_mask", "dropout", "token_noise")
+        if getattr(train, name) != getattr(plain, name)
+    ]
+
+
 def specs(
     chosen: dict[str, str | None], devices: str, dtypes: str, model: GPTConfig, train: TrainConfig, shard: Path
 ) -> list[Spec]:
@@ -98,6 +108,11 @@ def specs(
     peers = [name for name in chosen if name in PEERS]
     if peers and (options := others(model, GPT2)):
         raise InputError(f"--peers {','.join(peers)}: GPT-2 is what they run, not {', '.join(options)}: leave them out")
+    if peers and (options := beyond_peers(train)):
+        raise InputError(
+            f"--peers {','.join(peers)}: AdamW on packed windows is what they run, not {', '.join(options)}: take "
+            "--preset seed or tiny, or leave the peers out"
+        )
     made = []
     known = {device for engine in ENGINES.values() for device in engine.devices}
     for device in devices.split(","):

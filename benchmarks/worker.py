@@ -20,6 +20,7 @@ from benchmarks.spec import ENGINES, from_json
 from benchmarks.timing import Clock, seconds
 from benchmarks.work import Work, resident
 from gpt_core.errors import InputError
+from gpt_core.memory import explain
 
 Answer = dict[str, Any]
 
@@ -95,6 +96,11 @@ def main() -> None:
             print(json.dumps(answer(work, json.loads(line), time.perf_counter)), file=replies)
     except (InputError, ImportError) as error:
         print(json.dumps({"error": str(error)}), file=replies)
+    except (RuntimeError, MemoryError) as error:
+        reason = explain(error, spec.model, spec.train)
+        if reason is None:
+            raise
+        print(json.dumps({"error": reason}), file=replies)
 
 
 if __name__ == "__main__":

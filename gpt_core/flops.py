@@ -5,6 +5,9 @@ import math
 from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.names import by_muon, parameter_count, parameters
 
+MUON_ITERATIONS = 5
+"""Of Newton and Schulz, an update; ITERATIONS in the twins' muon.py."""
+
 
 def flops_per_token(config: GPTConfig) -> int:
     """Forward and backward FLOPs a token: 6 N + 12 L d T (PaLM, Chowdhery et al. 2022, Appendix B).
@@ -24,7 +27,7 @@ def optimizer_flops(config: GPTConfig, train: TrainConfig) -> int:
     for name, shape, *_ in parameters(config):
         if by_muon(name, len(shape), train):
             r, c = sorted(shape)
-            total += 5 * (4 * r * r * c + 2 * r**3)
+            total += MUON_ITERATIONS * (4 * r * r * c + 2 * r**3)
     return total
 
 

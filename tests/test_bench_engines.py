@@ -34,7 +34,7 @@ class GPT(torch.nn.Module):
         self.transformer = Twin(config.GPTConfig(c.vocab_size, c.block_size, c.n_layer, c.n_head, c.n_embd))
     def forward(self, idx, targets):
         logits = self.transformer(idx)
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.view(-1))
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
         print("nanoGPT prints things")
         return torch.optim.AdamW(self.parameters(), lr=learning_rate, betas=betas, weight_decay=weight_decay)

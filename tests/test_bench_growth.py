@@ -38,7 +38,7 @@ class Exact:
     """A worker that reaches 1e9 FLOP/s at the middle and half of that at 8 sequences."""
 
     def __init__(self, spec: Spec, asked: list[str]):
-        self.spec, self._asked = spec, asked
+        self.spec, self._asked, self.facts = spec, asked, {"chip": f"chip of {spec.engine}"}
 
     def ask(self, do: str, **arguments: int) -> dict:
         self._asked.append(f"{self.spec.engine} {do}")
@@ -64,6 +64,7 @@ def test_growth_by_hand() -> None:
     assert long.flops_per_token == flops_per_token(sizes["context", 32][0])
     assert long.tokens_per_s.median == pytest.approx(1e9 / long.flops_per_token)
     assert (long.gflops, long.of_flops, long.matmul_gflops) == pytest.approx((1, 1, 4))
+    assert (long.chip, by_name["torch", "width", 64].chip) == ("chip of mlx", "chip of torch")
     slow = by_name["torch", "batch", 8]
     assert (slow.gflops, slow.of_flops) == pytest.approx((0.5, 0.5))
     assert slow.step_ms == pytest.approx(1000 * 8 * 16 / slow.tokens_per_s.median)
@@ -125,6 +126,7 @@ def test_files_and_table(ran: tuple[Path, str]) -> None:
         (["--vary", "depth"], "--vary depth: choose among context, width, batch"),
         (["--context", "256,128"], "--context 256,128: give rising numbers"),
         (["--width", "0,64"], "--width 0,64"),
+        (["--width", "256,400"], "--width 400 cannot be parted into 6 heads: give multiples of 64"),
         (["--batch", "a"], "--batch a"),
         (["--trials", "4"], "--trials 4: expected 5"),
         (["--trial-seconds", "nan"], "--trial-seconds nan"),
@@ -151,3 +153,13 @@ def test_points_of_another_model_are_not_added(monkeypatch, capsys, tmp_path, ra
     assert call(monkeypatch, "benchmarks.growth", *MINUTE, "--n-layer", 2, "--add", path, "--out", tmp_path) == 2
     assert "has another n_layer, 1, not 2" in capsys.readouterr().err
     assert [field.name for field in dataclasses.fields(Point)][:4] == ["twin", "device", "axis", "value"]
+
+
+def test_points_of_another_device_or_machine_are_not_added(monkeypatch, capsys, tmp_path, ran):
+    (path,) = ran[0].glob("*.json")
+    monkeypatch.setattr(growth, "measure", None)
+    assert call(monkeypatch, "benchmarks.growth", *MINUTE, "--device", "auto", "--add", path, "--out", tmp_path) == 2
+    assert "has mlx on --device cpu, not auto" in capsys.readouterr().err
+    monkeypatch.setattr(growth.machine, "processor", lambda: "Another")
+    assert call(monkeypatch, "benchmarks.growth", *MINUTE, "--add", path, "--out", tmp_path) == 2
+    assert "has another processor" in capsys.readouterr().err

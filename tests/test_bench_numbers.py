@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks, against numbers worked out by hand."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -127,6 +128,16 @@ def test_costs_by_hand():
         "clipping": (3 * 102, 4 * 3 * 102),
         "AdamW": (15 * 102, 4 * 7 * 102),
     }
+
+
+def test_costs_of_muon_by_hand():
+    """Matrices of 2 x 6, 2 x 2 and twice 2 x 8: 448 FLOPs and 576 values an iteration, five of them."""
+    config, train = SMALL
+    plain, found = parts(config, train), parts(config, dataclasses.replace(train, optimizer="muon"))
+    assert found[:-1] == plain and found[-1] == Part("Muon", 5 * 448, 4 * 5 * 576, True)
+    config, train = presets()["best"]
+    adamw = dataclasses.replace(train, optimizer="adamw")
+    assert predict(config, train, "M1 Pro").expected_ms > 1.2 * predict(config, adamw, "M1 Pro").expected_ms
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,29 @@ def test_a_worker_that_dies_is_one_line(shard):
         worker.ask("train")
 
 
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+EXHAUSTED = """
+from benchmarks import worker
+def import_module(name):
+    raise RuntimeError("CUDA out of memory")
+worker.importlib.import_module = import_module
+worker.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (KILLED, "was ended by SIGKILL, as the system does where memory runs out: measure fewer of --dtype"),
+        (EXHAUSTED, r"torch cpu float32: out of memory \(CUDA out of memory\): lower --micro-batch-size to"),
+    ],
+)
+def test_out_of_memory_is_one_line_with_what_to_do(shard, program, says):
+    stopped = pytest.raises(InputError, match=says)
+    with stopped, workers([spec("torch", shard)], [sys.executable, "-c", program]):
+        pass
+
+
 def test_a_worker_that_cannot_start_says_why(shard):
     task = dataclasses.replace(spec("torch", shard), device="cuda" if not _cuda() else "mps")
     with pytest.raises(InputError, match=r"is not available to torch"), workers([task]):
