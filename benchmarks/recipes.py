@@ -67,12 +67,11 @@ def from_run(run: Path, evaluation: Path, name: str, family: str, day: str, what
     records = [record for record in read_metrics(log) if record["step"] <= loaded.step] if log.is_file() else []
     if not records:
         raise InputError(f"--add {run} has no records of its steps in metrics.jsonl: give a run folder, not a checkpoint")
-    versions = json.loads((loaded.folder / checkpoint.STATE).read_text(encoding="utf-8"))["versions"]
     return Recipe(
         name=name,
         family=family,
         date=day,
-        by=str(versions["framework"]),
+        by=loaded.versions["framework"],
         parameters=parameter_count(loaded.model),
         epochs=records[-1]["epoch"],
         tokens=loaded.step * tokens_per_step(loaded.model, loaded.train),

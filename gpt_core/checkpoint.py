@@ -45,6 +45,8 @@ class Checkpoint:
     tokenizer_sha256: str
     weights: Arrays
     moments: Arrays
+    versions: dict[str, str]
+    """Of what wrote it: `framework` is mlx, torch, weights.convert or weights.average."""
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -159,7 +161,8 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
         version, step = state["format_version"], state["step"]
         hashes, manifest, tokenizer = state["files"], state["manifest_sha256"], state["tokenizer_sha256"]
         whole = isinstance(step, int) and step >= 0 and isinstance(manifest, str) and isinstance(tokenizer, str)
-        whole = whole and isinstance(hashes, dict) and hashes.get(TOKENIZER) == tokenizer
+        versions = state["versions"]
+        whole = whole and isinstance(hashes, dict) and hashes.get(TOKENIZER) == tokenizer and isinstance(versions, dict)
         if version != FORMAT_VERSION or not whole or set(hashes) != {MODEL, OPTIMIZER, CONFIG, TOKENIZER}:
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
@@ -188,6 +191,7 @@ def load(folder: Path, moments: bool = True) -> Checkpoint:
         tokenizer_sha256=tokenizer,
         weights=read_arrays(folder / MODEL, shapes),
         moments=_read_moments(folder / OPTIMIZER, moment_shapes(model, train)) if moments else {},
+        versions=versions,
     )
 
 

@@ -215,8 +215,10 @@ def _empty(folder: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
+    path = path.absolute()  # "." has no name
     return path.with_name(f".{path.name}.tmp")
 
 
 def _replaced(path: Path) -> Path:
+    path = path.absolute()
     return path.with_name(f".{path.name}.old")

@@ -47,7 +47,7 @@ def load_source(args: argparse.Namespace) -> tuple[Checkpoint, Tokenizer, Sampli
     except UnicodeEncodeError as error:
         raise InputError("--prompt is not valid UTF-8: check the terminal's encoding") from error
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
-    loaded = checkpoint.load(checkpoint.find(args.checkpoint, "--checkpoint"))
+    loaded = checkpoint.load(checkpoint.find(args.checkpoint, "--checkpoint"), moments=False)
     return loaded, load_tokenizer(loaded.folder / checkpoint.TOKENIZER), sampling
 
 
@@ -59,19 +59,20 @@ def generate(
     vocab_size: int,
     block_size: int,
     seed: int,
+    end: int = END_OF_TEXT_ID,
 ) -> Iterator[int]:
-    """Token ids after <|endoftext|> and `prompt`, until the row ends or `max_tokens`.
+    """Token ids after `end`, <|endoftext|>, and `prompt`, until the row ends or `max_tokens`.
 
     Only the first `vocab_size` logits count: the rows beyond are padding. When the context is full, its newer half is
     read anew, since learned positions cannot slide.
     """
     generator = np.random.default_rng(seed)
-    context = [END_OF_TEXT_ID, *prompt][-block_size:]
+    context = [end, *prompt][-block_size:]
     new, cache = context, None
     for _ in range(max_tokens):
         logits, cache = forward(new, cache)
         token = choose(logits[:vocab_size], sampling, generator)
-        if token == END_OF_TEXT_ID:
+        if token == end:
             return
         yield token
         context.append(token)

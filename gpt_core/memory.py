@@ -48,10 +48,11 @@ def advice(model: GPTConfig, train: TrainConfig, room: int | None = None) -> str
         )
     fitting = [choice for choice in smaller if now <= room or training_memory(model, choice) <= room]
     chosen = (fitting or smaller[-1:])[0]
+    kept = -(-train.val_batches * train.micro_batch_size // chosen.micro_batch_size)
     return (
         f"lower --micro-batch-size to {chosen.micro_batch_size} and raise --accumulation to {chosen.accumulation}, which keeps "
-        f"the {tokens_per_step(model, train):,} tokens of a step (about {_gib(training_memory(model, chosen))} GiB instead of "
-        f"{_gib(now)})"
+        f"the {tokens_per_step(model, train):,} tokens of a step, with --val-batches {kept} for as much validation (about "
+        f"{_gib(training_memory(model, chosen))} GiB instead of {_gib(now)})"
     )
 
 

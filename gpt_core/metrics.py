@@ -1,5 +1,6 @@
 """metrics.jsonl, one object a step: the interface that console, plots, TensorBoard and comparisons read."""
 
+import importlib.util
 import json
 import math
 import os
@@ -118,14 +119,18 @@ def console_line(record: Record) -> str:
     return " | ".join(parts)
 
 
+def require_tensorboard() -> None:
+    """Raises InputError where --tensorboard has no package to write with."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise InputError("--tensorboard needs the package tensorboardX: pip install tensorboardX")
+
+
 class TensorBoard:
     """Event files beside the metrics, for those who have tensorboardX."""
 
     def __init__(self, folder: Path, step: int):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise InputError("--tensorboard needs the package tensorboardX: pip install tensorboardX") from error
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(logdir=str(folder), purge_step=step + 1)
 
     def write(self, record: Record) -> None:

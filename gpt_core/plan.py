@@ -16,6 +16,7 @@ from gpt_core.errors import InputError
 from gpt_core.files import make_parents
 from gpt_core.flops import flops_per_token, optimizer_flops, tokens_per_step, training_memory
 from gpt_core.loader import Loader
+from gpt_core.metrics import require_tensorboard
 from gpt_core.names import parameter_count
 
 
@@ -88,6 +89,8 @@ def make_plan(args: argparse.Namespace, twin: str, peak_tflops: float | None, ch
     Without `checkpoints` none is looked for or read: ranks other than 0 get what rank 0 found.
     """
     model, train = configs(args)
+    if args.tensorboard:
+        require_tensorboard()
     dataset, loader = _open_data(args.data, model, train)
     total = loader.total_steps()
     run = args.run or default_run(args.preset, twin)

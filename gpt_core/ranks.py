@@ -155,6 +155,7 @@ def _shared(plan: Plan, found: Checkpoint | None, ranks: Ranks) -> Checkpoint | 
         tokenizer_sha256=plan.dataset.tokenizer_sha256,
         weights=arrays(shapes, found.weights if found else {}),
         moments=arrays(moment_shapes(plan.model, plan.train) if has_moments else {}, found.moments if found else {}),
+        versions=found.versions if found else {},
     )
 
 

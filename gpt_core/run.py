@@ -61,12 +61,14 @@ class Run:
         return "none" if self._saved is None else str(checkpoint.step_folder(self.folder, self._saved))
 
     def start(self) -> tuple[Arrays, Arrays]:
-        """Weights and moments to start from; a new run has no moments."""
-        if self._plan.start:
-            return self._plan.start.weights, self._plan.start.moments
-        if self._plan.init:
-            return self._plan.init.weights, {}
-        return initial_weights(self._plan.model, self._plan.train.seed), {}
+        """Weights and moments to start from; a new run has no moments. The plan, which lives on, lets go of them."""
+        begin = self._plan.start or self._plan.init
+        if begin is None:
+            return initial_weights(self._plan.model, self._plan.train.seed), {}
+        weights, moments = dict(begin.weights), dict(begin.moments)
+        begin.weights.clear()
+        begin.moments.clear()
+        return weights, moments
 
     def record(self, step: int, loss: float, lr: float, norm: float, seconds: float, memory: int) -> Record:
         """The record of optimizer step `step` (1-based); refuses a loss or norm that is not finite."""
@@ -152,8 +154,7 @@ class Run:
             self._tensorboard.close()
         plots.draw(self._curves, self.folder / "plots")
         if self.stop_signal:
-            command = "the same command without --init-from" if self._plan.init else "the same command"
-            print(f"stopped by {self.stop_signal}; checkpoint: {self.last_good}; {command} goes on from it")
+            print(f"stopped by {self.stop_signal}; checkpoint: {self.last_good}; {_same_command(self._plan)} goes on from it")
         else:
             print(f"done; checkpoint: {self.last_good}; plots: {self.folder / 'plots'}")
 
@@ -222,13 +223,19 @@ def _naming_last_good(plan: Plan) -> Iterator[None]:
     except BrokenPipeError:  # of stdout
         raise
     except OSError as error:
-        reason = f"{describe_os_error(error)}; put that right, then the same command goes on"
+        reason = f"{describe_os_error(error)}; put that right, then {_same_command(plan)} goes on"
         raise InputError(f"{reason}; {_last_good(plan.run)}") from error
     except (RuntimeError, MemoryError) as error:
         explained = memory.explain(error, plan.model, plan.train)
         if explained is None:
             raise
         raise InputError(f"{explained}; {_last_good(plan.run)}") from error
+
+
+def _same_command(plan: Plan) -> str:
+    """What goes on with a run: --init-from begins one, and is refused where checkpoints are."""
+    begun = plan.init is not None and bool(checkpoint.step_folders(plan.run))
+    return "the same command without --init-from" if begun else "the same command"
 
 
 def _last_good(folder: Path) -> str:

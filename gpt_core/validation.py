@@ -1,4 +1,4 @@
-"""The validation of a run: the same windows and the same rows every time."""
+"""The validation of a run: the same windows and the same rows every time, as long as its micro-batch stays as large."""
 
 import numpy as np
 

@@ -124,7 +124,10 @@ ONLY = {
         "ranks.PIECE",
     },
     "torch_gpt": {
+        "device.MPS_MICRO_BATCH_TOKENS",
         "device.refuse_known_bad",
+        "device.refuse_large_micro_batch",
+        "device.onednn_says",
         "device.synchronize",
         "device.compiled",
         "device.multiplies_bfloat16",

@@ -1,8 +1,12 @@
 """A run folder while it is written: records, checkpoints, and the wish to stop."""
 
+import errno
+import gc
+import importlib.util
 import json
 import os
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -95,7 +99,8 @@ def test_a_run_from_other_weights_says_how_it_goes_on(planned, tmp_path, capsys)
     with open_run(planned("--run", str(tmp_path / "base")), {}) as run:
         steps(run, 1, 12)
     capsys.readouterr()
-    with open_run(planned("--init-from", str(tmp_path / "base")), {}) as run:
+    ready = planned("--init-from", str(tmp_path / "base"))
+    with open_run(ready, {}) as run:
         weights, none = run.start()
         os.kill(os.getpid(), signal.SIGTERM)
         steps(run, 1, 30)
@@ -103,6 +108,9 @@ def test_a_run_from_other_weights_says_how_it_goes_on(planned, tmp_path, capsys)
     assert none == {} and all((weights[name] == expected[name]).all() for name in expected)
     assert "the same command without --init-from goes on from it" in capsys.readouterr().out
     assert planned().first_step == 1
+    full = pytest.raises(InputError, match="put that right, then the same command without --init-from goes on; last good")
+    with full, open_run(ready, {}):
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
 
 
 def test_the_folder_of_a_whole_run_is_the_contract(planned, tmp_path, capsys):
@@ -176,6 +184,28 @@ def test_a_checkpoint_of_a_run_loads_as_it_was_saved(planned, tmp_path):
     assert (found.step, found.model, found.train) == (12, ready.model, ready.train)
     assert found.manifest_sha256 == ready.dataset.manifest_sha256
     assert np.array_equal(found.weights["wpe.weight"], initial_weights(ready.model, 1)["wpe.weight"])
+
+
+def test_tensorboard_without_its_package_is_one_line_before_any_work(planned, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--tensorboard needs .*pip install tensorboardX"):
+        planned("--tensorboard")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_lets_go_of_what_a_run_starts_from(planned):
+    """A checkpoint's arrays are freed once the model has them: 12 bytes a parameter for the whole run otherwise."""
+    with open_run(planned(), {}) as run:
+        steps(run, 1, 12)
+    ready = planned()
+    assert ready.start is not None and ready.start.weights and ready.start.moments
+    with open_run(ready, {}) as run:
+        weights, moments = run.start()
+        held = [weakref.ref(array) for array in (*weights.values(), *moments.values())]
+        assert all(reference() is not None for reference in held)
+        del weights, moments
+        gc.collect()
+        assert all(reference() is None for reference in held)
 
 
 def test_tensorboard_files_lie_in_the_run_folder(planned, tmp_path):

@@ -83,6 +83,7 @@ def test_advice_halves_the_micro_batch_and_keeps_the_tokens() -> None:
     train = TrainConfig(micro_batch_size=12, accumulation=3)
     said = memory.advice(MODEL, train)
     assert "lower --micro-batch-size to 9 and raise --accumulation to 4" in said and "2,304 tokens of a step" in said
+    assert "with --val-batches 6 for as much validation" in said  # 4 x 12 windows are 5.3 x 9
     assert f"about {training_memory(MODEL, TrainConfig(micro_batch_size=9)) / 2**30:.2f} GiB instead of " in said
 
 

@@ -17,6 +17,7 @@ from twins import CPU, B, T, batch, fresh, scaled_up, torch_twin
 import torch_gpt.device as devices
 import torch_gpt.rounded
 from gpt_core.config import TrainConfig
+from gpt_core.errors import InputError
 from torch_gpt.recompute import gelu, linear_of_gelu
 from torch_gpt.rounded import RoundedProducts, rounded
 
@@ -73,6 +74,26 @@ def test_which_cpu_multiplies_bfloat16_itself(cpu: dict[str, Any], native: bool,
     context = devices.half_precision(CPU, "bfloat16")
     assert isinstance(context, torch.autocast) == native and isinstance(context, RoundedProducts) != native
     assert isinstance(devices.half_precision(CPU, "float16"), torch.autocast)
+
+
+def test_a_torch_without_onednn_computes_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in torch's wheel for Apple silicon: none of oneDNN's questions can be asked, and no half precision is native."""
+    monkeypatch.setattr(torch.ops, "mkldnn", type("Namespace", (), {})())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ARM)
+    assert devices.pick("cpu") == CPU and capsys.readouterr().err == ""
+    assert devices.pick("cpu", "bfloat16") == devices.pick("cpu", "float16") == CPU
+    assert capsys.readouterr().err.count("warning: --dtype") == 2
+    assert isinstance(devices.half_precision(CPU, "bfloat16"), RoundedProducts)
+    devices.keep_freed_memory(CPU, "bfloat16")
+
+
+def test_a_micro_batch_that_mps_may_get_wrong_is_refused() -> None:
+    devices.refuse_large_micro_batch(torch.device("mps"), 32_768)
+    devices.refuse_large_micro_batch(CPU, 65_536)
+    with pytest.raises(InputError, match=r"65,536 tokens a micro-batch .*#177116.*keep to 32,768, with more --accumulation"):
+        devices.refuse_large_micro_batch(torch.device("mps"), 65_536)
 
 
 def test_both_kinds_of_bfloat16_give_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The mean of checkpoints: by hand, through the command, and what has none."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -9,7 +10,12 @@ from weights_samples import MODEL, QWEN, command, last_json, write_run, write_to
 
 from gpt_core import checkpoint
 from gpt_core.errors import InputError
+from gpt_core.metrics import FIELDS, VALIDATION_FIELDS
 from weights.average import average, main
+from weights.card import card
+from weights.convert import convert
+from weights.source import read_twin
+from weights.twin_write import AVERAGE, write_twin
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +35,23 @@ def test_the_mean_of_every_weight(runs, tmp_path, monkeypatch, capfd):
         np.testing.assert_array_equal(value, expected.astype(np.float32))
     assert np.abs(loaded.weights["wte.weight"] - parts[1]["wte.weight"]).max() > 0.01
     assert (tmp_path / "new" / "mean" / "tokenizer.json").read_bytes() == (runs[0] / "tokenizer.json").read_bytes()
+
+
+def test_the_card_of_a_mean_quotes_no_validation_of_its_parts(runs, tmp_path):
+    """Even where it lies in the run folder whose records have one for its last part."""
+    run = shutil.copytree(runs[1].parent, tmp_path / "run")
+    fields = dict.fromkeys((*FIELDS, *VALIDATION_FIELDS), 2.5)
+    (run / "metrics.jsonl").write_text(json.dumps(fields | {"step": 30}) + "\n")
+    write_twin(average([run / "step_000030", runs[0]]), run / "mean", AVERAGE)
+    assert "2.5000 bits a byte" in card(read_twin(run), "part")
+    said = card(read_twin(run / "mean"), "mean")
+    assert "Validation losses: not recorded" in said and "The mean of several checkpoints" in said
+
+
+def test_twin_to_twin_keeps_the_moments(runs, tmp_path):
+    convert(runs[0], tmp_path / "copy", "twin")
+    found, expected = checkpoint.load(tmp_path / "copy").moments, checkpoint.load(runs[0]).moments
+    assert expected and all(np.array_equal(found[name], value) for name, value in expected.items())
 
 
 def test_the_mean_of_alike_is_the_same(runs, tmp_path):
@@ -53,7 +76,8 @@ def test_what_has_no_mean_is_refused_before_anything_is_made(runs, tmp_path, mon
         code, shown = command(monkeypatch, capfd, main, *checkpoints, "--out", tmp_path / "new" / "mean")
         assert (code, shown.err.count("\n"), shown.out) == (2, 1, "") and says in shown.err, shown.err
     for more, says in (
-        (["--out", runs[1], "--overwrite"], "is or holds the source"),
+        (["--out", runs[0], "--overwrite"], "is or holds the source"),
+        (["--out", runs[1], "--overwrite"], "is a checkpoint that a training run wrote"),
         (["--out", runs[2]], "exists: choose another folder"),
         (["--out", tmp_path / "step_000031"], "says step 31, the source is at 30"),
     ):

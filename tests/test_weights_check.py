@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from weights_samples import SENTENCES, last_json, run_command, with_weights, write_dataset, write_run
 
 import torch_gpt.model
@@ -51,6 +52,20 @@ def telling_answers(run):
     texts = [answer.added[:20] for answer in found[: len(PROMPTS)]]
     assert min(map(len, texts)) == 20 and len(set(map(tuple, texts))) == len(texts), "greedy text that tells"
     return found
+
+
+def test_texts_start_with_their_own_token_wherever_it_stands(tmp_path):
+    """OpenAI's <|endoftext|> is the last id; a folder whose tokenizer puts it nowhere, as theirs, is refused."""
+    run = write_run(tmp_path / "run", end_last=True)
+    convert(run, tmp_path / "hf", "hf")
+    twin, tool = torch_twin(run), engines.transformers(tmp_path / "hf")
+    last = Tokenizer.from_file(str(run / "tokenizer.json")).get_vocab_size() - 1
+    assert twin.encode("") == tool.encode("") == [last] and last > 300
+    texts = [(engine.greedy(SENTENCES[0], 30), engine.greedy(SENTENCES[1], 30)) for engine in (twin, tool)]
+    assert texts[0] == texts[1] and max(map(len, texts[0])) == 30
+    shutil.copyfile(run / "tokenizer.json", tmp_path / "hf" / "tokenizer.json")
+    with pytest.raises(InputError, match=r"does not start texts with <\|endoftext\|>.*give the folder that weights.convert"):
+        open_engine("hf", tmp_path / "hf")
 
 
 def assert_same(apart, tolerance=TOLERANCE):

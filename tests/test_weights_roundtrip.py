@@ -135,10 +135,12 @@ def test_half_precision_is_read_to_its_last_bit(run, copy, dtype, bits):
         np.testing.assert_allclose(array, exact[name], rtol=2.0**-bits, atol=1e-7)
 
 
-def test_openais_layout_is_read(run, copy, tmp_path):
+@pytest.mark.parametrize("mask", [np.float32, np.uint8, np.bool_])
+def test_openais_layout_is_read(run, copy, tmp_path, mask):
+    """With causal masks in each dtype that transformers stored them in."""
     tensors = {f"transformer.{name}": array for name, array in load_file(copy / "model.safetensors").items()}
     for layer in range(2):
-        tensors[f"transformer.h.{layer}.attn.bias"] = np.ones((1, 1, 96, 96), dtype=np.float32)
+        tensors[f"transformer.h.{layer}.attn.bias"] = np.ones((1, 1, 96, 96), dtype=mask)
         tensors[f"transformer.h.{layer}.attn.masked_bias"] = np.full((1,), -1e4, dtype=np.float32)
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
     save_file(tensors, copy / "model.safetensors")
@@ -204,7 +206,14 @@ def test_a_destination_is_not_destroyed(run, hf, tmp_path):
         with pytest.raises(InputError, match=named):
             convert(run, target, "hf", overwrite)
     assert (other / "letter.txt").read_text() == "keep"
-    convert(run, shutil.copytree(hf, tmp_path / "again"), "hf", overwrite=True)
+    again = shutil.copytree(hf, tmp_path / "again")
+    convert(run, again, "hf", overwrite=True)
+    convert(hf, again, "twin", overwrite=True)
+    convert(hf, again, "twin", overwrite=True)  # an earlier conversion, though it is a checkpoint
+    for source in (run.parent, hf):
+        with pytest.raises(InputError, match="is or holds the source" if source == run.parent else "that a training run wrote"):
+            convert(source, run, "hf", overwrite=True)
+    assert checkpoint.load(run).moments
     with pytest.raises(InputError, match="step_000030"):
         convert(hf, tmp_path / "step_000099", "twin")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "another", "home"]

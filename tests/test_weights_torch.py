@@ -67,6 +67,31 @@ def test_a_nanogpt_checkpoint_keeps_weights_moments_and_recipe(tmp_path):
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
+def test_another_optimizers_state_is_left_behind(tmp_path):
+    model, optimizer = stepped()
+    state = optimizer.optimizers[0].state_dict()
+    momentum = {index: {"momentum_buffer": values["exp_avg"]} for index, values in state["state"].items()}
+    convert(nanogpt(tmp_path / "ckpt.pt", model, state | {"state": momentum}), tmp_path / "twin", "twin")
+    loaded = checkpoint.load(tmp_path / "twin")
+    assert loaded.moments == {} and np.array_equal(loaded.weights["wte.weight"], read_weights(model)["wte.weight"])
+
+
+def test_masks_and_other_names_in_a_state_dict(tmp_path):
+    """A mask of bytes is left out; names of another wrapper are one line."""
+    model, _ = stepped()
+    masked = nanogpt(tmp_path / "ckpt.pt", model, None)
+    saved = torch.load(masked, weights_only=True)
+    saved["model"]["_orig_mod.transformer.h.0.attn.bias"] = torch.ones(1, 1, 96, 96, dtype=torch.uint8)
+    torch.save(saved, masked)
+    convert(masked, tmp_path / "twin", "twin")
+    assert np.array_equal(checkpoint.load(tmp_path / "twin").weights["wte.weight"], read_weights(model)["wte.weight"])
+    saved["model"] = {name.replace("_orig_mod.transformer", "net"): value for name, value in saved["model"].items()}
+    torch.save(saved, masked)
+    with pytest.raises(InputError, match=r"ckpt\.pt"):
+        convert(masked, tmp_path / "other", "twin")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_nanogpt_checkpoint_without_biases_gets_zeros(tmp_path):
     model, _ = stepped(bias=False)
     named = [(name, p) for name, p in model.named_parameters() if not name.endswith("bias")]

@@ -42,24 +42,29 @@ SENTENCES = (
 )
 
 
-def write_tokenizer(path, vocab_size=600):
-    """A byte-level BPE tokenizer.json as data_prep makes it, with <|endoftext|> as id 0."""
+def write_tokenizer(path, vocab_size=600, end_last=False):
+    """A byte-level BPE tokenizer.json as data_prep makes it, with <|endoftext|> as id 0, or as OpenAI's last id."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = ByteLevelDecoder()
     end = AddedToken("<|endoftext|>", special=True, normalized=False)
     trainer = BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[end], initial_alphabet=ByteLevel.alphabet(), show_progress=False, min_frequency=1
+        vocab_size=vocab_size,
+        special_tokens=[] if end_last else [end],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+        min_frequency=1,
     )
     tokenizer.train_from_iterator(SENTENCES, trainer=trainer)
+    tokenizer.add_special_tokens([end])
     tokenizer.save(str(path))
     return path
 
 
-def write_run(run, model=MODEL, step=30, train=TRAIN, manifest="", seed=0):
+def write_run(run, model=MODEL, step=30, train=TRAIN, manifest="", seed=0, end_last=False):
     """A run folder with one checkpoint of lively weights, moments and a tokenizer; returns the checkpoint."""
     run.mkdir(parents=True)
-    tokenizer = write_tokenizer(run / "tokenizer.json")
+    tokenizer = write_tokenizer(run / "tokenizer.json", end_last=end_last)
     used = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     weights = lively_weights(model, used, seed)
     moments = {f"{name}.{moment}": np.abs(value) + 1 for name, value in weights.items() for moment in ("m", "v")}

@@ -18,6 +18,7 @@ from gpt_core.half import emulated_by, warn_emulated
 from torch_gpt.rounded import RoundedProducts
 
 DEVICES = ("auto", "mps", "cuda", "cpu")
+MPS_MICRO_BATCH_TOKENS = 32_768
 
 
 def pick(name: str, dtype: DType = "float32") -> torch.device:
@@ -53,7 +54,7 @@ def emulates(device: torch.device, dtype: DType) -> bool:
         return emulated_by(describe(device), dtype)
     native: dict[str, Callable[[], bool]] = {
         "bfloat16": multiplies_bfloat16,
-        "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
+        "float16": lambda: onednn_says("_is_mkldnn_fp16_supported"),
     }
     return dtype in native and not native[dtype]()
 
@@ -70,6 +71,18 @@ def refuse_known_bad(version: str, dtype: DType) -> None:
     else:
         return
     raise InputError(f"--device mps with torch {version}: {reason}; pip install torch==2.13.0, or use --device cpu")
+
+
+def refuse_large_micro_batch(device: torch.device, tokens: int) -> None:
+    """Raises InputError for a micro-batch of so many tokens that MPS may compute wrong gradients, silently.
+
+    pytorch #177116 (open): batch x sequence above 32,768, once another shape has run in the process, as validation may.
+    """
+    if device.type == "mps" and tokens > MPS_MICRO_BATCH_TOKENS:
+        raise InputError(
+            f"--device mps with {tokens:,} tokens a micro-batch (--micro-batch-size x --block-size) may compute wrong "
+            f"gradients (pytorch #177116): keep to {MPS_MICRO_BATCH_TOKENS:,}, with more --accumulation for the same step"
+        )
 
 
 def describe(device: torch.device) -> str:
@@ -109,7 +122,13 @@ def multiplies_bfloat16() -> bool:
     On x86-64 that takes AMX: with avx512_bf16 alone, oneDNN 3.12 reaches 165 GFLOPS on an Intel CPU, and 315 in float32.
     """
     cpu = torch.cpu.get_capabilities()
-    return bool(cpu.get("amx_bf16")) if cpu.get("architecture") == "x86_64" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(cpu.get("amx_bf16")) if cpu.get("architecture") == "x86_64" else onednn_says("_is_mkldnn_bf16_supported")
+
+
+def onednn_says(name: str) -> bool:
+    """What oneDNN answers about this CPU; no where torch is built without it, as for Apple silicon."""
+    ask = getattr(torch.ops.mkldnn, name, None)
+    return ask is not None and ask()
 
 
 def half_precision(device: torch.device, dtype: DType) -> AbstractContextManager:

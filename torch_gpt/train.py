@@ -60,12 +60,13 @@ def train(plan: Plan, device: devices.torch.device, ranks: Ranks) -> None:
 
 def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Plan, devices.torch.device] | None:
     """Checks the command line and all that it names; None after a dry run."""
-    _, config = plan.configs(args)
+    model, config = plan.configs(args)
     refuse_uneven(config, ranks)
     if args.shard and config.optimizer == "muon":
         raise InputError("--shard leaves ranks parts of matrices, Muon needs whole ones: drop it, or give --optimizer adamw")
     device = place(devices.pick(args.device, config.dtype), ranks)
     devices.keep_freed_memory(device, config.dtype)
+    devices.refuse_large_micro_batch(device, config.micro_batch_size * model.block_size)
     name = devices.describe(device)
     if args.dry_run:
         print(plan.describe(args, name))

@@ -14,7 +14,7 @@ from gpt_core.errors import InputError
 from gpt_core.files import make_parents
 from weights.destination import refuse_destination
 from weights.source import Source, read_twin
-from weights.twin_write import refuse_other_step, write_twin
+from weights.twin_write import AVERAGE, refuse_other_step, write_twin
 
 
 def average(paths: Sequence[Path]) -> Source:
@@ -52,7 +52,7 @@ def main() -> None:
     mean = average(args.checkpoints)
     refuse_other_step(mean, args.out)
     make_parents(args.out, "DST")
-    write_twin(mean, args.out)
+    write_twin(mean, args.out, AVERAGE)
     print(
         json.dumps({"checkpoints": [str(path) for path in args.checkpoints], "out": str(args.out), "step": mean.records.step})
     )

@@ -11,6 +11,7 @@ from gpt_core.files import sha256
 from gpt_core.metrics import VALIDATION_FIELDS, Record, read_metrics
 from gpt_core.names import parameter_count
 from weights.source import Source
+from weights.twin_write import AVERAGE
 
 HUB_LICENCE = ("cc-by-4.0", "CC BY 4.0, Creative Commons Attribution")
 UNKNOWN = "not recorded"
@@ -42,7 +43,9 @@ def read_run_manifest(source: Source) -> dict[str, Any] | None:
 
 
 def last_validation(source: Source) -> Record | None:
-    """The run's newest validation record up to the checkpoint's step."""
+    """The run's newest validation record up to the checkpoint's step; none of a mean, which the run never validated."""
+    if source.maker == AVERAGE:
+        return None
     path = source.path.parent / "metrics.jsonl"
     try:
         records = read_metrics(path) if path.is_file() else []
@@ -114,8 +117,9 @@ def _recipe(source: Source) -> str:
     noise = f" dropout {train.dropout:g};" if train.dropout else ""
     noise += f" token noise {train.token_noise:g};" if train.token_noise else ""
     rows = " rows packed whole, none sees another;" if train.document_mask else ""
+    mean = "The mean of several checkpoints, weight by weight, the last of them after " if source.maker == AVERAGE else ""
     return (
-        f"## Recipe\n{records.step:,} steps of {tokens:,} tokens, {records.tokens:,} in all;{rows} {muon}AdamW, betas "
+        f"## Recipe\n{mean}{records.step:,} steps of {tokens:,} tokens, {records.tokens:,} in all;{rows} {muon}AdamW, betas "
         f"{train.beta1} and {train.beta2}, weight decay {train.weight_decay} on matrices, gradient clip {train.grad_clip};"
         f"{noise} learning rate {train.lr:g}, {train.schedule}, {train.warmup_steps} warm-up steps; seed {train.seed}; "
         f"{train.dtype}.\n"

@@ -39,12 +39,14 @@ def kind_of(path: Path) -> str:
     raise InputError(f"{path} holds neither {checkpoint.STATE} nor config.json: give a checkpoint or a Hugging Face folder")
 
 
-def read(path: Path) -> Source:
-    """A model of any format that can be converted from. Raises InputError."""
+def read(path: Path, moments: bool = False) -> Source:
+    """A model of any format that can be converted from, with the moments of a twin checkpoint if wanted. Raises InputError."""
     kind = kind_of(path)
     if kind == "gguf":
         raise InputError(f"SRC {path} is a GGUF file, which is only written: convert the folder that it was made from")
-    return {"twin": read_twin, "hf": read_hf, "torch": read_torch}[kind](path)
+    if kind == "twin":
+        return read_twin(path, moments)
+    return read_hf(path) if kind == "hf" else read_torch(path)
 
 
 def convert(source: Path, destination: Path, to: str, overwrite: bool = False) -> Source:
@@ -52,7 +54,7 @@ def convert(source: Path, destination: Path, to: str, overwrite: bool = False) -
     if to == "gguf" and destination.suffix != ".gguf":
         raise InputError(f"DST {destination} does not end in .gguf: --to gguf writes one file")
     refuse_destination(source, destination, overwrite, is_file=to == "gguf")
-    model = read(source)
+    model = read(source, moments=to == "twin")
     if to == "twin":
         refuse_other_step(model, destination)
     else:

@@ -89,6 +89,7 @@ def transformers(path: Path) -> Engine:
         return until(ids, tokenizer.eos_token_id)
 
     context = getattr(model.config, named(model.config.model_type, str(path)).context_key)
+    _refuse_without_start(tokenizer("")["input_ids"], tokenizer.bos_token_id, path)
     return Engine("transformers", context, lambda text: tokenizer(text)["input_ids"], logits, greedy)
 
 
@@ -107,6 +108,7 @@ def mlx_lm(path: Path) -> Engine:
         return until(ids, tokenizer.eos_token_id)
 
     context = getattr(model.args, named(model.args.model_type, str(path)).context_key)
+    _refuse_without_start(tokenizer.encode(""), tokenizer.bos_token_id, path)
     return Engine("mlx_lm", context, tokenizer.encode, logits, greedy)
 
 
@@ -166,6 +168,14 @@ def until(ids: list[int], end: int) -> list[int]:
     return ids[: ids.index(end)] if end in ids else ids
 
 
+def _refuse_without_start(ids: list[int], start: int, path: Path) -> None:
+    if ids != [start]:
+        raise InputError(
+            f"{path} has a tokenizer that does not start texts with <|endoftext|>, as models here are trained: give the folder "
+            "that weights.convert --to hf makes of it"
+        )
+
+
 def _twin(name: str, source: Any, logits: Callable[[list[int]], np.ndarray], forward: Any) -> Engine:
     tokenizer = Tokenizer.from_str(source.tokenizer)
     tokenizer.encode_special_tokens = True
@@ -176,6 +186,6 @@ def _twin(name: str, source: Any, logits: Callable[[list[int]], np.ndarray], for
 
     def greedy(text: str, count: int) -> list[int]:
         used, block_size = tokenizer.get_vocab_size(), source.model.block_size
-        return list(generate(forward, encode(text)[1:], Sampling(temperature=0), count, used, block_size, seed=0))
+        return list(generate(forward, encode(text)[1:], Sampling(temperature=0), count, used, block_size, 0, end))
 
     return Engine(name, source.model.block_size, encode, logits, greedy)

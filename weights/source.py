@@ -43,6 +43,8 @@ class Source:
     """`<name>.m` and `<name>.v`, or nothing."""
     known: bool = False
     """Whether the records are known, or defaults."""
+    maker: str = ""
+    """What wrote the twin checkpoint: mlx, torch, weights.convert or weights.average; empty for other formats."""
 
     @property
     def architecture(self) -> Architecture:
@@ -50,14 +52,15 @@ class Source:
         return architecture_of(self.model, str(self.path))
 
 
-def read_twin(path: Path) -> Source:
-    """A twin checkpoint or run folder; the moments are left alone, no other tool has a place for them."""
-    loaded = checkpoint.load(checkpoint.find(path, "SRC"), moments=False)
+def read_twin(path: Path, moments: bool = False) -> Source:
+    """A twin checkpoint or run folder; its moments are for another twin checkpoint, no other tool has a place for them."""
+    loaded = checkpoint.load(checkpoint.find(path, "SRC"), moments)
     text, tokenizer = read_tokenizer(loaded.folder / checkpoint.TOKENIZER)
     refuse_too_many(tokenizer, loaded.model.vocab_size, str(loaded.folder))
     tokens = loaded.step * tokens_per_step(loaded.model, loaded.train)
     records = Records(loaded.train, loaded.step, tokens, loaded.manifest_sha256)
-    return Source(loaded.folder, loaded.model, loaded.weights, text, records, known=bool(loaded.manifest_sha256))
+    known, maker = bool(loaded.manifest_sha256), loaded.versions.get("framework", "")
+    return Source(loaded.folder, loaded.model, loaded.weights, text, records, loaded.moments, known, maker)
 
 
 def records_to_dict(records: Records) -> dict[str, Any]:

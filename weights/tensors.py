@@ -17,6 +17,8 @@ from gpt_core.errors import InputError
 from gpt_core.files import MAX_JSON_BYTES, read_json
 
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+OTHER_BYTES = {"F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes a value of dtypes that are no weights: causal masks, which old versions of transformers stored, are left unread."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -76,18 +78,19 @@ def open_file(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} holds no tensors: restore the file")
     data = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + length)  # private: torch wants to be able to write
     return {
-        name: Tensor(shape, partial(_float32, data[begin:end], dtype, shape))
+        name: Tensor(shape, partial(_float32, data[begin:end], dtype, shape, f"{path} holds {name}"))
         for name, (dtype, shape, begin, end) in entries.items()
     }
 
 
 def _entry(entry: Any, available: int) -> tuple[str, tuple[int, ...], int, int]:
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    sizes = OTHER_BYTES | {name: found.itemsize for name, found in DTYPES.items()}
+    if not isinstance(dtype, str) or dtype not in sizes:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(sizes)}")
     if not isinstance(shape, list) or len(shape) > 4 or not all(type(n) is int and n > 0 for n in [*shape, begin + 1, end]):
         raise ValueError("a shape or an offset is not a list of sizes")
-    if end > available or end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+    if end > available or end - begin != math.prod(shape) * sizes[dtype]:
         raise ValueError(f"a tensor of {math.prod(shape)} {dtype} at bytes {begin} to {end} of {available}")
     return dtype, tuple(shape), begin, end
 
@@ -108,7 +111,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _float32(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+def _float32(data: np.ndarray, dtype: str, shape: tuple[int, ...], what: str) -> np.ndarray:
+    if dtype not in DTYPES:
+        raise InputError(f"{what} as {dtype}, expected one of {', '.join(DTYPES)}: it cannot be converted")
     values = data.view(DTYPES[dtype]).reshape(shape)
     if dtype == "BF16":
         return (values.astype(np.uint32) << 16).view(np.float32)

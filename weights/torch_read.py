@@ -48,10 +48,11 @@ def read_torch(path: Path) -> Source:
         raise InputError(f"{path} is of a {other.name} model, of GPT-2 only is a .pt file read: give its Hugging Face folder")
     text, tokenizer = read_tokenizer(path.parent / "tokenizer.json")
     refuse_too_many(tokenizer, model.vocab_size, str(path))
-    tensors = plain_names({str(name): _tensor(value, path) for name, value in state.items()}, GPT2, str(path))
+    tensors = plain_names({str(name): _tensor(value, f"{path} holds {name}") for name, value in state.items()}, GPT2, str(path))
     order = list(tensors)
     tensors |= _zero_biases(tensors, model) if isinstance(arguments, dict) and arguments.get("bias") is False else {}
-    conv1d = tensors["h.0.attn.c_attn.weight"].shape == (model.n_embd, 3 * model.n_embd) if order else False
+    first = tensors.get("h.0.attn.c_attn.weight")
+    conv1d = first is not None and first.shape == (model.n_embd, 3 * model.n_embd)
     weights = contract_weights(tensors, model, conv1d, str(path))
     step = loaded.get("iter_num", 0)
     records = Records(train=_nanogpt_train(loaded.get("config")), step=step if type(step) is int and step > 0 else 0)
@@ -77,10 +78,13 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _tensor(value: Any, path: Path) -> Tensor:
-    if not value.is_floating_point() or value.layout.__str__() != "torch.strided":
-        raise InputError(f"{path} holds a tensor that is not of dense floating-point numbers: it cannot be converted")
-    return Tensor(tuple(value.shape), lambda: value.detach().float().numpy())
+def _tensor(value: Any, what: str) -> Tensor:
+    def read() -> np.ndarray:  # of weights alone: masks are of other dtypes, and left unread
+        if not value.is_floating_point() or str(value.layout) != "torch.strided":
+            raise InputError(f"{what} as {value.dtype}, expected dense floating-point numbers: it cannot be converted")
+        return np.asarray(value.detach().float().numpy())
+
+    return Tensor(tuple(value.shape), read)
 
 
 def _nanogpt_config(arguments: Any, origin: str) -> GPTConfig:
@@ -139,6 +143,8 @@ def _moments(optimizer: Any, order: list[str], weights: Arrays, conv1d: bool, or
     state = optimizer["state"]
     if sorted(state) != list(range(len(names))):
         raise InputError(f"{origin} has moments of {len(state)} tensors and {len(names)} tensors: it is damaged")
+    if not all({"exp_avg", "exp_avg_sq"} <= set(values) for values in state.values()):
+        return {}  # another optimizer's: the weights are worth having without
     moments = {}
     for index, name in enumerate(names):
         for ours, theirs in (("m", "exp_avg"), ("v", "exp_avg_sq")):

@@ -7,8 +7,11 @@ from gpt_core import checkpoint
 from gpt_core.errors import InputError
 from weights.source import Source
 
+CONVERT, AVERAGE = MAKERS = ("weights.convert", "weights.average")
+"""What stands as the framework of a checkpoint that no training run wrote."""
 
-def write_twin(source: Source, folder: Path) -> None:
+
+def write_twin(source: Source, folder: Path, maker: str = CONVERT) -> None:
     """Writes the checkpoint folder, complete or not at all; `folder` may be replaced."""
     checkpoint.write(
         folder=folder,
@@ -20,7 +23,7 @@ def write_twin(source: Source, folder: Path) -> None:
         moments=source.moments,
         tokenizer=source.tokenizer.encode(),
         manifest_sha256=source.records.manifest_sha256,
-        versions={"framework": "weights.convert"},
+        versions={"framework": maker},
     )
 
 
