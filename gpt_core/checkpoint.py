@@ -26,7 +26,7 @@ MODEL, OPTIMIZER, CONFIG, STATE, TOKENIZER = (
     "state.json",
     "tokenizer.json",
 )
-LATEST = "latest"
+LATEST, INIT_FROM = "latest", "init_from"
 Arrays = dict[str, np.ndarray]
 
 
@@ -46,7 +46,8 @@ class Checkpoint:
     weights: Arrays
     moments: Arrays
     versions: dict[str, str]
-    """Of what wrote it: `framework` is mlx, torch, weights.convert or weights.average."""
+    """Of what wrote it: `framework` is mlx, torch, weights.convert or weights.average; `init_from` the SHA-256 of the
+    model.safetensors that --init-from began with, if it did."""
 
 
 def step_folder(run: Path, step: int) -> Path:

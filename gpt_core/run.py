@@ -17,7 +17,7 @@ from gpt_core.checkpoint import Arrays
 from gpt_core.curves import Curves
 from gpt_core.dataset import MANIFEST
 from gpt_core.errors import InputError, describe_os_error
-from gpt_core.files import flush_to_disk, naming, recover_folders, write_text
+from gpt_core.files import flush_to_disk, naming, recover_folders, sha256, write_text
 from gpt_core.flops import mfu, tokens_per_step
 from gpt_core.init import initial_weights
 from gpt_core.metrics import Record, TensorBoard
@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, plan: Plan, versions: dict[str, str], ranks: Ranks = ALONE):
         self._decide(plan, ranks)
-        self._versions = versions
+        self._versions = versions | _base(plan)
         self._tensorboard = TensorBoard(self.folder / "tensorboard", plan.first_step) if plan.tensorboard else None
         write_text(self.folder / checkpoint.CONFIG, checkpoint.config_json(plan.model, plan.train))
         write_text(self.folder / MANIFEST, (plan.dataset.folder / MANIFEST).read_text(encoding="utf-8"))
@@ -230,6 +230,14 @@ def _naming_last_good(plan: Plan) -> Iterator[None]:
         if explained is None:
             raise
         raise InputError(f"{explained}; {_last_good(plan.run)}") from error
+
+
+def _base(plan: Plan) -> dict[str, str]:
+    """What the weights began with, if --init-from gave them: the hash of its model file, from checkpoint to checkpoint."""
+    if plan.init is not None:
+        return {checkpoint.INIT_FROM: sha256(plan.init.folder / checkpoint.MODEL)}
+    known = plan.start.versions if plan.start else {}
+    return {checkpoint.INIT_FROM: known[checkpoint.INIT_FROM]} if checkpoint.INIT_FROM in known else {}
 
 
 def _same_command(plan: Plan) -> str:

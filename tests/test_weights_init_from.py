@@ -9,7 +9,11 @@ from weights_samples import MODEL, run_command, size_flags, write_dataset, write
 
 from gpt_core import checkpoint
 from gpt_core.errors import InputError
+from gpt_core.files import sha256
 from gpt_core.plan import make_plan, parser
+from gpt_core.run import open_run
+from weights.card import card
+from weights.source import read_twin
 
 SIZES = size_flags(MODEL)
 RECIPE = ["--steps", "2", "--val-every", "2", "--val-batches", "1", "--checkpoint-every", "2", "--lr", "1e-9"]
@@ -42,6 +46,25 @@ def test_training_starts_from_the_weights(home, tmp_path, twin):
         np.testing.assert_allclose(after.weights[name], values, rtol=0, atol=1e-6)
     assert max(moment.max() for moment in after.moments.values()) < 1, "the base's moments are all above 1: none is taken over"
     assert (tmp_path / "run" / "manifest.json").read_bytes() == (home / "data" / "manifest.json").read_bytes()
+    base = sha256(home / "base" / "step_000030" / "model.safetensors")
+    assert after.versions["init_from"] == base
+    assert f"Began with the weights of another model (`model.safetensors`, SHA-256 `{base[:12]}`)" in card(
+        read_twin(tmp_path / "run"), "tuned"
+    )
+    assert "Began with" not in card(read_twin(home / "base"), "base")
+
+
+def test_the_base_is_known_after_a_resume(home, tmp_path):
+    with open_run(planned(home, tmp_path / "run"), {"framework": "twin"}) as run:
+        weights, moments = run.start()
+        moments = {f"{name}.{moment}": value for name, value in weights.items() for moment in "mv"}
+        run.save(2, weights, moments)
+    arguments = [str(word) for word in ("--data", home / "data", "--run", tmp_path / "run", *SIZES, *RECIPE, "--steps", "4")]
+    with open_run(make_plan(parser("twin", ("auto",)).parse_args(arguments), "twin", None), {"framework": "twin"}) as run:
+        run.save(4, *run.start())
+    for step in (2, 4):
+        versions = checkpoint.load(checkpoint.step_folder(tmp_path / "run", step)).versions
+        assert versions["init_from"] == sha256(home / "base" / "step_000030" / "model.safetensors")
 
 
 def test_a_run_that_is_there_is_not_started_anew(home, tmp_path):

@@ -60,7 +60,7 @@ def last_validation(source: Source) -> Record | None:
 def _front_matter(source: Source, manifest: dict[str, Any] | None) -> str:
     hub = manifest is not None and manifest["source"]["name"] == "hub"
     lines = ["language:", "- arq", "- ar", "library_name: transformers", "pipeline_tag: text-generation"]
-    if hub and manifest:
+    if hub and manifest and not source.base:  # the licence of what it began with is not known
         lines += [f"license: {HUB_LICENCE[0]}", "datasets:", f"- {manifest['source']['dataset']}"]
     lines += ["tags:", f"- {source.architecture.model_type}", "- mlx", "- darija", "- algerian-arabic"]
     return "\n".join(["---", *lines, "---", ""])
@@ -117,10 +117,12 @@ def _recipe(source: Source) -> str:
     noise = f" dropout {train.dropout:g};" if train.dropout else ""
     noise += f" token noise {train.token_noise:g};" if train.token_noise else ""
     rows = " rows packed whole, none sees another;" if train.document_mask else ""
+    began = f"Began with the weights of another model (`model.safetensors`, SHA-256 `{source.base[:12]}`)"
+    base = f"{began}, whose corpus, recipe and licence are {UNKNOWN} here.\n" if source.base else ""
     mean = "The mean of several checkpoints, weight by weight, the last of them after " if source.maker == AVERAGE else ""
     return (
-        f"## Recipe\n{mean}{records.step:,} steps of {tokens:,} tokens, {records.tokens:,} in all;{rows} {muon}AdamW, betas "
-        f"{train.beta1} and {train.beta2}, weight decay {train.weight_decay} on matrices, gradient clip {train.grad_clip};"
+        f"## Recipe\n{base}{mean}{records.step:,} steps of {tokens:,} tokens, {records.tokens:,} in all;{rows} {muon}AdamW, "
+        f"betas {train.beta1} and {train.beta2}, weight decay {train.weight_decay} on matrices, gradient clip {train.grad_clip};"
         f"{noise} learning rate {train.lr:g}, {train.schedule}, {train.warmup_steps} warm-up steps; seed {train.seed}; "
         f"{train.dtype}.\n"
     )

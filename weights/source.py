@@ -45,6 +45,8 @@ class Source:
     """Whether the records are known, or defaults."""
     maker: str = ""
     """What wrote the twin checkpoint: mlx, torch, weights.convert or weights.average; empty for other formats."""
+    base: str = ""
+    """SHA-256 of the model.safetensors that training began with; empty if it began with random weights, or is not known."""
 
     @property
     def architecture(self) -> Architecture:
@@ -59,8 +61,9 @@ def read_twin(path: Path, moments: bool = False) -> Source:
     refuse_too_many(tokenizer, loaded.model.vocab_size, str(loaded.folder))
     tokens = loaded.step * tokens_per_step(loaded.model, loaded.train)
     records = Records(loaded.train, loaded.step, tokens, loaded.manifest_sha256)
-    known, maker = bool(loaded.manifest_sha256), loaded.versions.get("framework", "")
-    return Source(loaded.folder, loaded.model, loaded.weights, text, records, loaded.moments, known, maker)
+    known = bool(loaded.manifest_sha256)
+    maker, base = (loaded.versions.get(name, "") for name in ("framework", checkpoint.INIT_FROM))
+    return Source(loaded.folder, loaded.model, loaded.weights, text, records, loaded.moments, known, maker, base)
 
 
 def records_to_dict(records: Records) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def write_twin(source: Source, folder: Path, maker: str = CONVERT) -> None:
         moments=source.moments,
         tokenizer=source.tokenizer.encode(),
         manifest_sha256=source.records.manifest_sha256,
-        versions={"framework": maker},
+        versions={"framework": maker} | ({checkpoint.INIT_FROM: source.base} if source.base else {}),
     )
 
 
