@@ -236,6 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 progress.update()
 
             new = measure(tasks, centre, args.trials, args.trial_seconds, say)
+    chips = {point.twin: point.chip for point in new}
+    for point in old:
+        if point.chip and point.chip != chips.get(point.twin, point.chip):
+            raise InputError(f"--add {args.add} is of {point.chip}, not {chips[point.twin]}: measure all of it anew")
     points = merged(old, new)
     found = same | {
         "chip": machine.chip([point.chip for point in points]),

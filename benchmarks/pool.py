@@ -50,14 +50,15 @@ class Worker:
 
     def _fail(self) -> None:
         code = self._process.wait()
-        if code < 0:
+        if code == -signal.SIGKILL:
             raise InputError(
-                f"{self.spec.label} was ended by {signal.Signals(-code).name}, as the system does where memory runs out: "
-                "measure fewer of --dtype, --peers and --backends at once, or a smaller --micro-batch-size"
+                f"{self.spec.label} was ended by SIGKILL, as the system does where memory runs out: measure fewer engines and "
+                "dtypes at once, or a smaller model or batch"
             )
         self._log.seek(0)
         last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
-        raise InputError(f"{self.spec.label} ended with code {code}: {last[:300]}")
+        how = f"code {code}" if code >= 0 else signal.Signals(-code).name
+        raise InputError(f"{self.spec.label} ended with {how}: {last[:300]}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from benchmarks.train_speed import strangers
 from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.errors import InputError
 from gpt_core.flops import flops_per_token, tokens_per_step
+from gpt_core.peaks import nominal_tflops
 
 FORMAT_VERSION = 1
 SAME_WORK = (
@@ -80,8 +81,7 @@ def notes(trained: Sequence[Row]) -> list[str]:
     unknown = {(row.details["chip"], row.details["dtype"]) for row in trained if row.details["nominal_tflops"] is None}
     for chip, dtype in sorted(unknown):
         found.append(f"no MFU of {chip}: its nominal {dtype} peak is not known; --peak-tflops X gives one")
-    known = {row.details["chip"] for row in trained if row.details["nominal_tflops"] is not None}
-    for chip in sorted(chip for chip in known if chip.startswith("Apple ")):
+    for chip in sorted({row.details["chip"] for row in trained if _by_the_table_of_apple(row.details)}):
         found.append(f"peak of {chip}: that of the chip with all its GPU cores; --peak-tflops X for one with fewer")
     for row in trained:
         predicted = row.details["predicted_ms"]
@@ -113,7 +113,9 @@ def read_earlier(path: Path, preset: str, model: GPTConfig, train: TrainConfig) 
         raise InputError(f"--against {path} is of preset {found['preset']}, not {preset}: give a result of the same preset")
     if differing:
         name = differing[0]
-        raise InputError(f"--against {path} has another {name}, {work[name]}: give the same --{name.replace('_', '-')}")
+        given = name in dataclasses.asdict(model) or name in ("micro_batch_size", "accumulation")
+        remedy = f"give the same --{name.replace('_', '-')}" if given else "the preset has changed, measure it again"
+        raise InputError(f"--against {path} has another {name}, {work[name]}: {remedy}")
     return found
 
 
@@ -129,6 +131,11 @@ def against(rows: Sequence[Row], earlier: dict[str, Any]) -> str:
     found = [[name, f"{ratio:.2f} x"] for name, ratio in ratios(rows, earlier)]
     heading = f"against {earlier['chip']}, {earlier['date']}"
     return aligned([[heading, "now / then"], *found]) if found else f"{heading}: no row in common"
+
+
+def _by_the_table_of_apple(details: dict[str, Any]) -> bool:
+    peak = nominal_tflops(details["chip"], details["dtype"])
+    return details["chip"].startswith("Apple ") and peak is not None and details["nominal_tflops"] == peak
 
 
 def _added_later() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from benchmarks.spec import ENGINES, from_json
 from benchmarks.timing import Clock, seconds
 from benchmarks.work import Work, resident
 from gpt_core.errors import InputError
-from gpt_core.memory import explain
+from gpt_core.memory import cause
 
 Answer = dict[str, Any]
 
@@ -97,10 +97,11 @@ def main() -> None:
     except (InputError, ImportError) as error:
         print(json.dumps({"error": str(error)}), file=replies)
     except (RuntimeError, MemoryError) as error:
-        reason = explain(error, spec.model, spec.train)
+        reason = cause(error)
         if reason is None:
             raise
-        print(json.dumps({"error": reason}), file=replies)
+        remedy = "measure fewer engines and dtypes at once, or a smaller model or batch"
+        print(json.dumps({"error": f"{reason}: {remedy}"}), file=replies)
 
 
 if __name__ == "__main__":

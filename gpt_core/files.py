@@ -85,6 +85,8 @@ def refuse_existing(path: Path, flag: str, overwrite: bool) -> None:
     """Raises InputError if `path`, given as `flag`, exists and may not be replaced, or cannot be made."""
     if path.exists() and not overwrite:
         raise InputError(f"{flag} {path} exists: choose another folder, or pass --overwrite to replace it")
+    if path.resolve() == Path.cwd():
+        raise InputError(f"{flag} {path} is the folder that this command runs in: choose another, or run it from outside")
     if path.exists() and not path.is_dir():
         raise InputError(f"{flag} {path} is a file: a folder is expected")
     make_parents(path, flag)

@@ -10,20 +10,26 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate",
 """In the RuntimeErrors of torch on CUDA, MPS and CPU, and of MLX on Metal and CUDA; without regard to case."""
 ENDED_BY_SYSTEM = ("GPU Timeout", "ImpactingInteractivity")
 """In MLX's, where macOS keeps the display responsive (mlx #3267)."""
+DISPLAY = "the system ended the work of the graphics chip to keep the display responsive"
+
+
+def cause(error: BaseException) -> str | None:
+    """What an error of a framework is about, or None for one that is no matter of memory or of the system."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
+        return f"out of memory ({' '.join(text.split())[:120] or 'no memory left'})"
+    if any(sign in text for sign in ENDED_BY_SYSTEM):
+        return DISPLAY
+    return None
 
 
 def explain(error: BaseException, model: GPTConfig, train: TrainConfig) -> str | None:
-    """What to do about an error of a framework, or None for one that is no matter of memory or of the system."""
-    text = str(error)
-    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
-        reason = " ".join(text.split())[:120] or "no memory left"
-        return f"out of memory ({reason}): {advice(model, train)}"
-    if any(sign in text for sign in ENDED_BY_SYSTEM):
-        return (
-            "the system ended the work of the graphics chip to keep the display responsive: switch the display off and run "
-            f"under caffeinate -s, or {advice(model, train)}"
-        )
-    return None
+    """The cause and what to do about it in training, or None where there is no such cause."""
+    found = cause(error)
+    if found is None:
+        return None
+    first = "switch the display off and run under caffeinate -s, or " if found == DISPLAY else ""
+    return f"{found}: {first}{advice(model, train)}"
 
 
 def advice(model: GPTConfig, train: TrainConfig, room: int | None = None) -> str:

@@ -144,7 +144,8 @@ def _shared(plan: Plan, found: Checkpoint | None, ranks: Ranks) -> Checkpoint | 
     has_moments = ranks.share(np.array([bool(found and found.moments)], dtype=np.int32))[0]
 
     def arrays(shapes: dict[str, tuple[int, ...]], ours: Arrays) -> Arrays:
-        return {name: ranks.share(ours.get(name, np.empty(shape, np.float32))) for name, shape in shapes.items()}
+        # taken out of rank 0's own: it would hold them beside the shared ones as long as it trains
+        return {name: ranks.share(ours.pop(name, np.empty(shape, np.float32))) for name, shape in shapes.items()}
 
     return Checkpoint(
         folder=found.folder if found else plan.run,
@@ -179,8 +180,8 @@ def reaching(ranks: Ranks) -> Iterator[None]:
 
 def _lost(ranks: Ranks, reason: str) -> str:
     return (
-        f"rank {ranks.rank} of {ranks.size} lost another one ({reason}): the same command, on any number of ranks, "
-        "goes on from the newest checkpoint"
+        f"rank {ranks.rank} of {ranks.size} lost another one ({reason}): the same command (without --init-from), on "
+        "any number of ranks, goes on from the newest checkpoint"
     )
 
 

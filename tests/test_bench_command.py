@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import call
+from commands import ROOT, call
 from test_bench_engines import NANOGPT
 
 from benchmarks import report
 from benchmarks.rows import Row
 from benchmarks.timing import Spread
-from gpt_core.config import GPTConfig, TrainConfig, from_dict
+from gpt_core.config import GPTConfig, TrainConfig, from_dict, presets
 from gpt_core.errors import InputError
 
 SMALL = ["--preset", "tiny", "--vocab-size", 300, "--block-size", 16, "--n-layer", 2, "--n-head", 2, "--n-embd", 24]
@@ -104,6 +104,15 @@ def test_ratios_with_an_earlier_result(ran):
     assert "1.50 x" in report.against(rows, earlier)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").rglob("seed_*.json")), ids=lambda path: path.name)
+def test_results_of_earlier_versions_can_be_compared_with(path):
+    """They lack options that came later, and mean their defaults."""
+    found = json.loads(path.read_text())
+    assert "token_noise" not in found["train"]
+    model, train = presets()["seed"]
+    assert report.read_earlier(path, "seed", model, train)["chip"] == found["chip"]
+
+
 def _configs(found: dict) -> tuple[GPTConfig, TrainConfig]:
     return from_dict(GPTConfig, found["model"], ""), from_dict(TrainConfig, found["train"] | {"dtype": "float32"}, "")
 
@@ -115,7 +124,10 @@ def _configs(found: dict) -> tuple[GPTConfig, TrainConfig]:
         (lambda found: found["model"].update(n_layer=3), "has another n_layer, 3: give the same --n-layer"),
         (lambda found: found["train"].update(micro_batch_size=4), "another micro_batch_size, 4"),
         (lambda found: found["model"].update(positions="rope"), "another positions, rope"),
-        (lambda found: found["train"].update(optimizer="muon"), "another optimizer, muon"),
+        (
+            lambda found: found["train"].update(optimizer="muon"),
+            "another optimizer, muon: the preset has changed, measure it again",
+        ),
         (lambda found: found.update(format_version=0), "no result of format version 1"),
         (lambda found: found.update(rows=[]), "with rows"),
         (lambda found: found.pop("chip"), "KeyError"),

@@ -12,6 +12,7 @@ from commands import ROOT, call
 from benchmarks import machine
 from benchmarks.costs import Part, parts
 from benchmarks.peaks import measured_tflops
+from benchmarks.report import notes
 from benchmarks.roofline import BANDWIDTH, REFERENCE_MS, part_seconds, predict, predicted_ms
 from benchmarks.rows import Row
 from benchmarks.timing import Spread, rounds, seconds, spread, time_tokens
@@ -102,6 +103,13 @@ def test_mfu_needs_a_known_peak_or_a_given_one():
     assert trained("AMD EPYC CPU").details["mfu_nominal_pct"] is None
     assert trained("AMD EPYC CPU", peak=10.4).details["mfu_nominal_pct"] == pytest.approx(30.54, abs=0.01)
     assert trained(peak=10.4).details["nominal_tflops"] == 10.4
+
+
+def test_the_peak_of_the_table_is_that_of_the_whole_chip():
+    """And is no news to someone who gave another."""
+    said = "peak of Apple M1 Pro: that of the chip with all its GPU cores"
+    for found, times in ((trained(), 1), (trained(peak=4.6), 0), (trained("AMD EPYC CPU"), 0), (trained("Apple M99"), 0)):
+        assert "\n".join(notes([found])).count(said) == times
 
 
 def test_a_measured_step_stands_beside_its_prediction():

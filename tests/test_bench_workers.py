@@ -168,8 +168,9 @@ worker.main()
 @pytest.mark.parametrize(
     ("program", "says"),
     [
-        (KILLED, "was ended by SIGKILL, as the system does where memory runs out: measure fewer of --dtype"),
-        (EXHAUSTED, r"torch cpu float32: out of memory \(CUDA out of memory\): lower --micro-batch-size to"),
+        (KILLED, "was ended by SIGKILL, as the system does where memory runs out: measure fewer engines"),
+        (EXHAUSTED, r"torch cpu float32: out of memory \(CUDA out of memory\): measure fewer engines"),
+        ("import os; print('half a word', file=__import__('sys').stderr, flush=True); os.abort()", "SIGABRT: half a word"),
     ],
 )
 def test_out_of_memory_is_one_line_with_what_to_do(shard, program, says):

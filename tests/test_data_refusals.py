@@ -51,7 +51,11 @@ GOOD = "".join(f"{row}\n" for row in corpus(200)).encode()
         ({"a.txt": GOOD, "x/out": b""}, ["--source", "a.txt", "--out", "x/out"], "--out x/out exists"),
         ({"a.txt": GOOD, "x/f": b""}, ["--source", "a.txt", "--out", "x/f", "--overwrite"], "x/f is a file"),
         ({"a.txt": GOOD}, ["--source", "a.txt", "--out", "a.txt/out"], "--out a.txt/out cannot be made"),
-        ({"a.txt": GOOD}, ["--source", "a.txt", "--out", ".", "--overwrite"], "it is no dataset and is not replaced"),
+        (
+            {"a.txt": GOOD},
+            ["--source", "a.txt", "--out", ".", "--overwrite"],
+            "--out . is the folder that this command runs in",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, files, arguments, message):

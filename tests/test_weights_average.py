@@ -15,7 +15,7 @@ from weights.average import average, main
 from weights.card import card
 from weights.convert import convert
 from weights.source import read_twin
-from weights.twin_write import AVERAGE, write_twin
+from weights.twin_write import write_twin
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,12 @@ def test_the_card_of_a_mean_quotes_no_validation_of_its_parts(runs, tmp_path):
     run = shutil.copytree(runs[1].parent, tmp_path / "run")
     fields = dict.fromkeys((*FIELDS, *VALIDATION_FIELDS), 2.5)
     (run / "metrics.jsonl").write_text(json.dumps(fields | {"step": 30}) + "\n")
-    write_twin(average([run / "step_000030", runs[0]]), run / "mean", AVERAGE)
+    write_twin(average([run / "step_000030", runs[0]]), run / "mean")
     assert "2.5000 bits a byte" in card(read_twin(run), "part")
-    said = card(read_twin(run / "mean"), "mean")
-    assert "Validation losses: not recorded" in said and "The mean of several checkpoints" in said
+    convert(run / "mean", run / "copy", "twin")
+    for mean in ("mean", "copy"):
+        said = card(read_twin(run / mean), mean)
+        assert "Validation losses: not recorded" in said and "The mean of several checkpoints" in said
 
 
 def test_twin_to_twin_keeps_the_moments(runs, tmp_path):

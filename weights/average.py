@@ -32,7 +32,9 @@ def average(paths: Sequence[Path]) -> Source:
         if source.model != first.model or source.tokenizer != first.tokenizer:
             what = "another model" if source.model != first.model else "another tokenizer"
             raise InputError(f"CHECKPOINT {path} is of {what} than {paths[0]}: only weights of one model have a mean")
-    return dataclasses.replace(max(sources, key=lambda source: source.records.step), weights=_mean(sources), moments={})
+    return dataclasses.replace(
+        max(sources, key=lambda source: source.records.step), weights=_mean(sources), moments={}, maker=AVERAGE
+    )
 
 
 def _mean(sources: Sequence[Source]) -> Arrays:
@@ -52,7 +54,7 @@ def main() -> None:
     mean = average(args.checkpoints)
     refuse_other_step(mean, args.out)
     make_parents(args.out, "DST")
-    write_twin(mean, args.out, AVERAGE)
+    write_twin(mean, args.out)
     print(
         json.dumps({"checkpoints": [str(path) for path in args.checkpoints], "out": str(args.out), "step": mean.records.step})
     )

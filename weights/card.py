@@ -122,9 +122,9 @@ def _recipe(source: Source) -> str:
     mean = "The mean of several checkpoints, weight by weight, the last of them after " if source.maker == AVERAGE else ""
     return (
         f"## Recipe\n{base}{mean}{records.step:,} steps of {tokens:,} tokens, {records.tokens:,} in all;{rows} {muon}AdamW, "
-        f"betas {train.beta1} and {train.beta2}, weight decay {train.weight_decay} on matrices, gradient clip {train.grad_clip};"
-        f"{noise} learning rate {train.lr:g}, {train.schedule}, {train.warmup_steps} warm-up steps; seed {train.seed}; "
-        f"{train.dtype}.\n"
+        f"betas {train.beta1} and {train.beta2}, weight decay {train.weight_decay} on matrices, "
+        f"gradient clip {train.grad_clip};{noise} learning rate {train.lr:g}, {train.schedule}, {train.warmup_steps} warm-up "
+        f"steps; seed {train.seed}; {train.dtype}.\n"
     )
 
 

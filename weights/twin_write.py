@@ -11,8 +11,9 @@ CONVERT, AVERAGE = MAKERS = ("weights.convert", "weights.average")
 """What stands as the framework of a checkpoint that no training run wrote."""
 
 
-def write_twin(source: Source, folder: Path, maker: str = CONVERT) -> None:
-    """Writes the checkpoint folder, complete or not at all; `folder` may be replaced."""
+def write_twin(source: Source, folder: Path) -> None:
+    """Writes the checkpoint folder, complete or not at all; `folder` may be replaced. A mean stays known as one."""
+    maker = source.maker if source.maker in MAKERS else CONVERT
     checkpoint.write(
         folder=folder,
         model=source.model,
