@@ -16,7 +16,7 @@ from data_prep.train_tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, WORDS
 from gpt_core.cli import Parser
 from gpt_core.dataset import MANIFEST
 from gpt_core.errors import InputError
-from gpt_core.files import refuse_existing
+from gpt_core.files import read_json, refuse_existing
 from gpt_core.tokens import load_tokenizer, token_table
 
 MIN_SHARDS, MAX_SHARDS = 2, 1000
@@ -133,18 +133,32 @@ def checked_options(args: argparse.Namespace) -> Options:
     )
 
 
-def known_size(tokenizer: Path) -> int:
-    """Tokens of a given tokenizer, which must be byte-level as ours are. Raises InputError."""
-    return len(token_table(load_tokenizer(tokenizer)).bytes)
+def known_size(path: Path) -> int:
+    """Tokens of a given tokenizer, which must be byte-level as ours are and change no text. Raises InputError."""
+    tokenizer = load_tokenizer(path)
+    if tokenizer.normalizer is not None:
+        raise InputError(f"--tokenizer {path} has a normalizer, which changes texts before it encodes them: give one without")
+    return len(token_table(tokenizer).bytes)
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether data_prep made it: its manifest says so or, if that is damaged, the shards beside it."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        return {"format_version", "shards"} <= set(read_json(folder / MANIFEST))
+    except InputError:
+        return any(folder.glob("darija_train_*.bin"))
 
 
 def checked_out(out: Path, overwrite: bool, sources: Sequence[Path]) -> Path:
     """The folder to make, links followed, or InputError where it may not be made or replaced."""
     refuse_existing(out, "--out", overwrite)
     folder = out.resolve()
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_dataset(folder):
         raise InputError(
-            f"--out {out} holds files but no {MANIFEST}: it is no dataset and is not replaced; choose another folder"
+            f"--out {out} holds files but no {MANIFEST} of data_prep: it is no dataset and is not replaced; choose another "
+            "folder"
         )
     for source in sources:
         if source.resolve().is_relative_to(folder):

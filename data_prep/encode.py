@@ -45,7 +45,7 @@ def encode_rows(tokenizer: Tokenizer, rows: Iterable[str], tokens: Path, row_end
     count = dict.fromkeys(asdict(Counts()), 0)
     with naming(tokens), open(tokens, "wb") as token_file, open(row_ends, "wb") as end_file:
         for batch in batches(rows):
-            ids = [[END_OF_TEXT_ID, *encoding.ids] for encoding in tokenizer.encode_batch_fast(batch)]
+            ids = [[END_OF_TEXT_ID, *encoding.ids] for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
             ends = count["tokens"] + np.cumsum([len(row) for row in ids], dtype=np.int64)
             token_file.write(np.fromiter((i for row in ids for i in row), dtype="<u2").tobytes())
             end_file.write(ends.tobytes())

@@ -19,7 +19,7 @@ from data_prep.pipeline import prepare
 from data_prep.selection import near_duplicates_of, select_rows
 from data_prep.sources import Source, open_source
 from data_prep.split import TRAIN, VAL
-from data_prep.spool import Spool, spool_rows
+from data_prep.spool import Spool, refuse_empty, spool_rows
 from gpt_core.cli import Parser, run
 
 OTHER_SEED = 2
@@ -66,6 +66,7 @@ def measure(source: Source, options: Options) -> list[dict[str, Any]]:
     found = []
     with TemporaryDirectory(prefix="leakage-") as folder:
         spool = spool_rows(source.rows(), cleaner(options.cleaning()), Path(folder))
+        refuse_empty(spool)
         for split_by, skipped in product(SPLITS, (REASONS, ())):
             split_of = select_rows(spool, replace(options, split_by=split_by, skip_rules=skipped)).split_of
             leaks = leaked_rows(spool, split_of)

@@ -16,11 +16,10 @@ from data_prep.encode import Encoded, encode_rows, shard_counts, write_shards, w
 from data_prep.options import REPORT, Options
 from data_prep.selection import Selection, select_rows
 from data_prep.sources import Source
-from data_prep.spool import Spool, spool_rows
+from data_prep.spool import Spool, refuse_empty, spool_rows
 from data_prep.statistics import FERTILITY_EDGES, LENGTH_EDGES, Watch, WordCounter, histogram
 from data_prep.train_tokenizer import train_tokenizer
 from gpt_core.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TOKENIZER, open_dataset, open_test
-from gpt_core.errors import InputError
 from gpt_core.files import checksum, naming, new_folder, sha256, write_text
 from gpt_core.progress import bar
 from gpt_core.tokens import load_tokenizer
@@ -50,8 +49,7 @@ def _build(source: Source, options: Options, given: Path | None, folder: Path, s
     description, watch = source.describe(), Watch()
     print("1/4 cleaning rows", flush=True)
     spool = spool_rows(_bar(source.rows(), None, "cleaning"), cleaner(options.cleaning()), spooled, watch)
-    if spool.rows == 0:
-        raise InputError(f"--source: no row is left of {spool.rows_read} after cleaning ({_reasons(spool)}); {_remedy(spool)}")
+    refuse_empty(spool)
 
     print(f"2/4 looking for duplicates among {spool.rows:,} rows", flush=True)
     chosen = select_rows(spool, options)
@@ -133,11 +131,3 @@ def _shape(spool: Spool, chosen: Selection, encoded: Encoded, split: str) -> dic
 def _bar(rows: Iterable[T], total: int | None, desc: str) -> Iterator[T]:
     with bar(rows, total=total, desc=desc, unit="row") as progress:
         yield from progress
-
-
-def _reasons(spool: Spool) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in spool.dropped.items() if count)
-
-
-def _remedy(spool: Spool) -> str:
-    return "pass --latin keep to keep words in Latin script" if spool.dropped["latin"] else "give a file with text in it"

@@ -77,11 +77,17 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         if not isinstance(row[column], str):
             raise InputError(f"{place} has a {type(row[column]).__name__} in column '{column}': expected a string")
         source = row.get(SOURCE_COLUMN)
-        yield row[column], None if source is None else str(source)
+        yield _whole(row[column]), None if source is None else _whole(str(source))
+
+
+def _whole(text: str) -> str:
+    """Valid Unicode: JSON may hold half a character ("\\ud83d"), which becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     # strict: a lenient reader would swallow the rest of the file after one unclosed quote, without a word
+    csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB by default, less than a transcript
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
     try:
         header = next(reader, None)
@@ -109,7 +115,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             column = find_column(file.schema_arrow.names, f"--source {path}")
             kind = file.schema_arrow.field(column).type
             text = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
+            if not (pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_string_view(text)):
                 raise InputError(f"--source {path} has {kind} in column '{column}': expected strings")
             named = [SOURCE_COLUMN] if SOURCE_COLUMN in file.schema_arrow.names else []
             for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column, *named]):

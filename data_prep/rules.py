@@ -108,8 +108,8 @@ def fold_elongation(text: str) -> str:
     """A letter written three times or more is written twice: "صحااااا" -> "صحاا"; laughter three times: "ههههه" -> "ههه".
 
     Two, not one: Darija, French and Arabizi double letters ("الله", "belle"), so one would make other words ("اله"), and
-    no word has three: all stretched spellings meet in one that is no plain word's, emphasis included. A stretched letter
-    that is a word of its own keeps three, the usual "ههه". Pairs ("هاهاهاهاها") stop at three as well.
+    hardly any word has three: all stretched spellings meet in one that is no plain word's, emphasis included. A stretched
+    letter that is a word of its own keeps three, the usual "ههه". Pairs ("هاهاهاهاها") stop at three as well.
     """
     return _LETTER_RUN.sub(_bounded, text)
 

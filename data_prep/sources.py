@@ -47,22 +47,32 @@ def _files(name: str, paths: Sequence[Path]) -> Source:
         if next(read_rows(path), None) is None:
             raise InputError(f"--source {path} has no rows: give a file with text in it")
 
+    names = names_of(paths)
+
     def describe() -> dict[str, Any]:
-        entries = [{"file": _name(p), "sha256": sha256(p), "bytes": p.stat().st_size} for p in paths]
+        entries = [{"file": n, "sha256": sha256(p), "bytes": p.stat().st_size} for n, p in zip(names, paths, strict=True)]
         return {"name": name, "files": entries}
 
     def rows() -> Iterator[Row]:
-        for path in paths:
-            name = _name(path) if len(paths) > 1 else None
+        for path, name in zip(paths, names, strict=True):
             for text, source in read_rows(path):
-                yield text, source or name
+                yield text, source or (name if len(paths) > 1 else None)
 
     return Source(tuple(paths), rows, describe)
 
 
-def _name(path: Path) -> str:
-    """The file's name as valid Unicode, whatever bytes the file system holds."""
-    return os.fsencode(path.name).decode("utf-8", "replace")
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The files' names, with as many of their folders as it takes to tell them apart: fb/c.txt and yt/c.txt."""
+    parts = [path.absolute().parts for path in paths]
+    different, depth = len(set(parts)), 1
+    while len({own[-depth:] for own in parts}) < different:
+        depth += 1
+    return [_valid("/".join(own[-depth:])) for own in parts]
+
+
+def _valid(name: str) -> str:
+    """A name as valid Unicode, whatever bytes the file system holds."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _hub() -> Source:

@@ -88,4 +88,7 @@ def split_by_rows(rows: int, val_fraction: float, test_fraction: float, seed: in
     """(rows,) uint8, every row drawn for itself: what `data_prep.leakage` compares the blocks with, and nothing else uses."""
     drawn = np.random.default_rng(seed).random(rows)
     held_out = np.where(drawn < val_fraction, VAL, TEST)
-    return np.where(drawn < val_fraction + test_fraction, held_out, TRAIN).astype(np.uint8)
+    split_of = np.where(drawn < val_fraction + test_fraction, held_out, TRAIN).astype(np.uint8)
+    if not {TRAIN, VAL} <= set(split_of.tolist()):
+        raise InputError(f"--source: {rows} rows are too few to draw training and validation rows from: give more")
+    return split_of

@@ -15,6 +15,7 @@ from data_prep.clean import CHANGES, REASONS, Cleaned
 from data_prep.dedup import dedup_hash
 from data_prep.readers import Row
 from data_prep.spam import run_hashes
+from gpt_core.errors import InputError
 from gpt_core.files import naming
 
 LATER = {
@@ -76,6 +77,16 @@ class Spool:
             for keep, line in zip(wanted, file, strict=True):
                 if keep:
                     yield line[:-1].decode("utf-8")
+
+
+def refuse_empty(spool: Spool) -> None:
+    """Raises InputError where cleaning left no row, with the reasons."""
+    if spool.rows:
+        return
+    reasons = ", ".join(f"{count} {reason}" for reason, count in spool.dropped.items() if count)
+    keep = "pass --latin keep to keep words in Latin script"
+    remedy = keep if spool.dropped["latin"] else "give a file with text in it"
+    raise InputError(f"--source: no row is left of {spool.rows_read} after cleaning ({reasons}); {remedy}")
 
 
 @dataclass

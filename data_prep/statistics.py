@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.clean import Cleaned
 from data_prep.latin import count_languages
-from data_prep.rules import has_letter, mask_private
+from data_prep.rules import fold_space, has_letter, mask_private, strip_invisible
 
 LANGUAGES = ("arabic", "french", "arabizi", "other")
 SAMPLES = 8
@@ -111,4 +111,15 @@ def histogram(values: np.ndarray, edges: tuple[float, ...]) -> list[int]:
 
 def shown(*texts: str) -> list[str]:
     """Texts short enough to be shown, with what names a person masked."""
-    return [mask_private(text[:SAMPLE_CHARACTERS]) + ("…" if len(text) > SAMPLE_CHARACTERS else "") for text in texts]
+    return [_cut(_masked(text[: 4 * SAMPLE_CHARACTERS])) for text in texts]  # masked before cut: half a number is none
+
+
+def _masked(text: str) -> str:
+    """Masked as it stands, if that hides all that cleaning would find once spaces are plain; else with plain spaces."""
+    masked = mask_private(text)
+    folded = fold_space(strip_invisible(masked))
+    return masked if mask_private(folded) == folded else mask_private(fold_space(strip_invisible(text)))
+
+
+def _cut(text: str) -> str:
+    return text[:SAMPLE_CHARACTERS] + ("…" if len(text) > SAMPLE_CHARACTERS else "")

@@ -27,6 +27,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if tokenizer.token_to_id(END_OF_TEXT) != END_OF_TEXT_ID:
         raise InputError(f"{path} gives {END_OF_TEXT} the id {tokenizer.token_to_id(END_OF_TEXT)}, expected {END_OF_TEXT_ID}")
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()  # tools leave both switched on in the file, and both change what is encoded
+    tokenizer.no_padding()
     return tokenizer
 
 

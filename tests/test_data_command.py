@@ -279,6 +279,27 @@ def test_a_given_tokenizer_is_kept_byte_for_byte(made, tmp_path, capsys):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_given_tokenizer_may_not_change_texts(made, tmp_path, capsys):
+    """What tools leave switched on in the file is switched off: rows are neither cut nor padded. A normalizer is refused."""
+    _, first, _ = made
+    rows = write(tmp_path / "other.txt", corpus(300, seed=5))
+    written = json.loads((first / "tokenizer.json").read_text(encoding="utf-8"))
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    pad = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
+    left_on = {"truncation": cut, "padding": pad | {"pad_token": "<|endoftext|>"}}
+    found = []
+    for name, change in (("plain", {}), ("left-on", left_on), ("lower", {"normalizer": {"type": "Lowercase"}})):
+        given = tmp_path / f"{name}.json"
+        given.write_text(json.dumps(written | change), encoding="utf-8")
+        arguments = ["--source", str(rows), "--out", str(tmp_path / name), "--shards", "4", "--tokenizer", str(given)]
+        if name == "lower":
+            assert "has a normalizer, which changes texts" in refused(arguments, capsys)
+            continue
+        main(arguments)
+        found.append([list(map(list, read_shards(tmp_path / name, split))) for split in ("train", "val")])
+    assert found[0] == found[1]
+
+
 def test_latin_choices(tmp_path):
     rows = [f"{row} bien" if i % 2 else row for i, row in enumerate(corpus(400))]
     source = str(write(tmp_path / "rows.txt", rows))
@@ -319,9 +340,17 @@ def test_overwrite(tmp_path, capsys):
     assert "--overwrite" in refused(arguments, capsys)
     main([*arguments, "--overwrite", "--seed", "2"])
     assert contents(out) != first
+    (out / "manifest.json").write_text("{")  # damaged, and beside its shards
+    main([*arguments, "--overwrite"])
+    assert contents(out) == first
     (out / "manifest.json").unlink()
     assert "it is no dataset and is not replaced" in refused([*arguments, "--overwrite"], capsys)
     assert (out / "tokenizer.json").is_file()
+    extension = tmp_path / "extension"  # of a browser: it has a manifest.json too
+    extension.mkdir()
+    (extension / "manifest.json").write_text('{"manifest_version": 3}')
+    given = ["--source", str(tmp_path / "rows.txt"), "--out", str(extension), *SMALL, "--overwrite"]
+    assert "it is no dataset and is not replaced" in refused(given, capsys)
 
 
 def test_a_failed_run_keeps_the_old_dataset(tmp_path, capsys):

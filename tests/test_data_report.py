@@ -157,3 +157,19 @@ def test_watch_counts_languages_and_keeps_samples():
     assert set(watch.dropped) == {"no_letters", "empty"}
     assert all(len(text) <= SAMPLE_CHARACTERS + 1 for text in shown("ا" * 1000, "ب"))
     assert watch.changed_samples()["phones"][0][0].startswith("عيطلي على ••••")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 228 + " 0550 12 34 56 yes",  # where the text is cut
+        "x" * 225 + " kamel.bensalah@mail.dz",
+        "عيطلي 0550\u00a012\u00a034\u00a056",  # as cleaning sees it, with plain spaces
+        "عيطلي 0550  12  34  56",
+        "عيطلي +213\u200e550\u200e123456",
+    ],
+)
+def test_samples_show_no_part_of_what_is_private(text):
+    (said,) = shown(text)
+    assert "•" in said and not {"0550", "12", "34", "550", "bensalah", "123456"} & set(re.split(r"[^\w]+", said)), said
+    assert shown("نهار 12 ماي\u00a02024") == ["نهار 12 ماي\u00a02024"], "else it stands as it was"

@@ -104,3 +104,10 @@ def test_an_empty_test_split_is_refused():
     assert 0 < len(refused) < 20
     with pytest.raises(InputError, match=r"--test-fraction 0\.05 leaves no test rows.*--test-fraction 0"):
         split_by_blocks(100, 0.2, 0.05, refused[0])
+
+
+def test_rows_too_few_to_draw_from_are_refused():
+    """As `data_prep.leakage` splits: with three rows the seed holds out none."""
+    with pytest.raises(InputError, match="3 rows are too few to draw training and validation rows from"):
+        split_by_rows(3, 0.1, 0.05, 1337)
+    assert {TRAIN, VAL} <= set(split_by_rows(300, 0.1, 0.05, 1337).tolist())
