@@ -32,6 +32,7 @@ lock: .venv/installed-dev
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import platform, sys; sys.exit("an arm64 Python is needed on Apple silicon, this one is for Intel: make PYTHON=/opt/homebrew/bin/python3" if (sys.platform, platform.machine()) == ("darwin", "x86_64") else None)'
 	$(PYTHON) -m venv .venv
 
 .venv/installed: requirements.txt | .venv/bin/python

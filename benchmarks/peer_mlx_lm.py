@@ -90,13 +90,14 @@ def open_work(spec: Spec) -> Work:
     args.batch_size, args.grad_accumulation_steps, args.max_seq_length = recipe.micro_batch_size, recipe.accumulation, 1 << 20
     first = [first_loss(model, batches.batch_at(0))]
     driven = Trainer(model, optimizer, args)
+    stream = mx.new_thread_local_stream(device)  # mlx-lm's own is of the device that was the default when it was imported
 
     def step(batch: np.ndarray) -> float:
         driven.step(batch)
         return first.pop() if first else float("nan")  # the trainer reports losses in its own time only
 
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
-        tokens = (int(token) for token, _ in generate_step(mx.array(prompt), model, max_tokens=count))
+        tokens = (int(token) for token, _ in generate_step(mx.array(prompt), model, stream=stream, max_tokens=count))
         return time_tokens(tokens, clock)
 
     return Work(

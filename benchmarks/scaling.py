@@ -87,8 +87,9 @@ def command(twin: str, ranks: int, flags: Sequence[str]) -> list[str]:
     folder, module = Path(sys.executable).parent, f"{twin}_gpt.train"
     if ranks == 1:
         return [sys.executable, "-m", module, *flags]
-    if twin == "torch":
-        return [str(folder / "torchrun"), "--standalone", "--nproc-per-node", str(ranks), "-m", module, "--", *flags]
+    if twin == "torch":  # --local-addr: by its own name, as torchrun calls it, many a Mac cannot be reached (pytorch #174513)
+        here = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks)]
+        return [str(folder / "torchrun"), *here, "-m", module, "--", *flags]
     return [str(folder / "mlx.launch"), "-n", str(ranks), "--", sys.executable, "-m", module, *flags]
 
 

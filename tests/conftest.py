@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(autouse=True, scope="session")
 def _eager_mlx() -> None:
-    """Compiled CPU kernels take seconds to build: one test compares them with the eager ones, the rest runs eagerly."""
+    """Compiled CPU kernels take seconds to build: one test compares them with the eager ones, the rest runs eagerly.
+
+    On the CPU, a Mac's tests too: the tolerances were measured there. Tests of a GPU choose it themselves.
+    """
     mlx = pytest.importorskip("mlx_gpt.step")
     mlx.mx.disable_compile()
+    mlx.mx.set_default_device(mlx.mx.cpu)
+
+
+@pytest.fixture(autouse=True)
+def _back_to_the_cpu(_eager_mlx: None) -> Iterator[None]:
+    """Whatever device a test, or a command that it called, chose."""
+    yield
+    mx = pytest.importorskip("mlx.core")
+    mx.set_default_device(mx.cpu)

@@ -32,7 +32,7 @@ def launcher(twin: str, ranks: int) -> list[str]:
     """A command line up to the name of a module. After `--`, torchrun does not take --run for a flag of its own."""
     bin = Path(sys.executable).parent
     if twin == "torch":
-        return [str(bin / "torchrun"), "--standalone", "--nproc-per-node", str(ranks), "-m", "--"]
+        return [str(bin / "torchrun"), "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks), "-m", "--"]
     return [str(bin / "mlx.launch"), "-n", str(ranks), "-p", str(free_ports(ranks)), "--", sys.executable, "-m"]
 
 
@@ -61,5 +61,6 @@ def train_on(twin: str, ranks: int, *flags: object) -> tuple[int, str, str]:
 
 def members(launcher: int) -> list[int]:
     """Process ids of the ranks, in the order of their start."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launcher)], capture_output=True, text=True, check=True)
-    return sorted(int(pid) for pid in found.stdout.split())
+    found = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, check=True)
+    pairs = (map(int, line.split()) for line in found.stdout.splitlines())
+    return sorted(pid for pid, parent in pairs if parent == launcher)

@@ -23,8 +23,7 @@ TOLERANCE = 4e-6
 
 
 @pytest.fixture(autouse=True)
-def _eager_on_the_cpu() -> Iterator[None]:
-    mx.set_default_device(mx.cpu)
+def _eager() -> Iterator[None]:
     mx.disable_compile()  # building the kernels takes seconds; tests/test_twin_parity.py compares compiled with eager
     yield
 
@@ -112,11 +111,14 @@ def test_gelu_far_out() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(bias: bool) -> None:
+def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(
+    bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Arrays in memory at the peak of a backward pass that each layer adds, and the gradients, against the plain line.
 
     Measured from 16 to 32 layers: 1.1 (the next layer's input, and a gradient of the weight that is a third of that), and 2.9.
     """
+    monkeypatch.setattr(functional, "slow", lambda x: True)  # on a Mac, the plain line is taken
     x = mx.array(normal(512, 192))
 
     def run(layer: Callable[..., mx.array], count: int) -> tuple[float, list[np.ndarray]]:

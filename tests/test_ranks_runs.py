@@ -35,6 +35,8 @@ def twin(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def order(twin: str, small_dataset: Path) -> Iterator[Order]:
     """Runs the training command on some ranks; see forked_ranks.py."""
+    if sys.platform != "linux":
+        pytest.skip("forks, after which the libraries of macOS may not be used")
     command = [sys.executable, "tests/forked_ranks.py", twin]
     environment = os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE

@@ -24,11 +24,6 @@ MUON = TrainConfig(micro_batch_size=3, accumulation=2, optimizer="muon", lr=3e-3
 MODULES: dict[str, tuple[Any, Any]] = {"mlx": (mlx_gpt.muon, mx.array), "torch": (torch_gpt.muon, torch.from_numpy)}
 
 
-@pytest.fixture(autouse=True)
-def _cpu() -> None:
-    mx.set_default_device(mx.cpu)
-
-
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("shape", [(5, 17), (17, 5), (8, 8)])
 def test_singular_values_come_near_one_and_vectors_stay(name: str, shape: tuple[int, int]) -> None:

@@ -1,7 +1,6 @@
 """The same model twice: logits, gradients, attention, causality, and what each check must catch."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import mlx.nn
@@ -37,13 +36,6 @@ DEVICES = [
     pytest.param("torch", "mps", marks=pytest.mark.mps),
     pytest.param("torch", "cuda", marks=pytest.mark.cuda),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _cpu() -> Iterator[None]:
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(mx.cpu)
 
 
 def twin_on(name: str, device: str, dtype: DType, config: GPTConfig = CONFIG, factor: float = 5.0) -> Twin:

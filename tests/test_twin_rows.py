@@ -30,11 +30,6 @@ T = CONFIG.block_size
 MASKED = TrainConfig(micro_batch_size=7, accumulation=1, document_mask=True)
 
 
-@pytest.fixture(autouse=True)
-def _cpu() -> None:
-    mx.set_default_device(mx.cpu)
-
-
 def packed_rows(seed: int = 0) -> np.ndarray:
     """Seven sequences of rows of 1 to 60 tokens, (7, T+1): whole ones, pieces of long ones, and padding."""
     draw = np.random.default_rng(seed)
