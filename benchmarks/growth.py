@@ -193,6 +193,17 @@ def earlier(path: Path, same: dict[str, Any], processor: str, devices: dict[str,
     return points
 
 
+def refuse_other_chips(old: Sequence[Point], centre: Sequence[Spec], opened: Open = workers) -> None:
+    """Raises InputError if earlier points are of another chip than workers compute on now: a host may have two GPUs."""
+    if not any(point.chip for point in old):
+        return
+    with opened(centre) as started:
+        chips = {worker.spec.engine: worker.facts["chip"] for worker in started}
+    for point in old:
+        if point.chip and point.chip != chips.get(point.twin, point.chip):
+            raise InputError(f"--add has points of {point.twin} on {point.chip}, not on {chips[point.twin]}: measure all anew")
+
+
 def merged(old: Sequence[Point], new: Sequence[Point]) -> list[Point]:
     """All points, the new ones in place of old ones, in the order twin, axis, value."""
     by_name = {(p.twin, p.axis, p.value): p for p in [*old, *new]}
@@ -228,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         old = earlier(args.add, same, machine.processor(), devices) if args.add else []
         largest = max(sizes.values(), key=lambda size: tokens_per_step(*size))
         write_random_shard(shard, *largest)
+        refuse_other_chips(old, centre)
         told = len(centre) * (1 + sum(specs_ != centre for specs_ in tasks.values()))
         with bar(total=told, desc="growth", unit="point") as progress:
 
@@ -236,10 +248,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 progress.update()
 
             new = measure(tasks, centre, args.trials, args.trial_seconds, say)
-    chips = {point.twin: point.chip for point in new}
-    for point in old:
-        if point.chip and point.chip != chips.get(point.twin, point.chip):
-            raise InputError(f"--add {args.add} is of {point.chip}, not {chips[point.twin]}: measure all of it anew")
     points = merged(old, new)
     found = same | {
         "chip": machine.chip([point.chip for point in points]),

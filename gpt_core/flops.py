@@ -6,7 +6,7 @@ from gpt_core.config import GPTConfig, TrainConfig
 from gpt_core.names import by_muon, parameter_count, parameters
 
 MUON_ITERATIONS = 5
-"""Of Newton and Schulz, an update; ITERATIONS in the twins' muon.py."""
+"""Of Newton and Schulz, an update, in both twins."""
 
 
 def flops_per_token(config: GPTConfig) -> int:

@@ -8,10 +8,11 @@ import mlx.core as mx
 from mlx.core import array
 from mlx.optimizers import Optimizer
 
+from gpt_core.flops import MUON_ITERATIONS
+
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """a, b, c of s -> a s + b s^3 + c s^5, which takes singular values from (0, 1] to about 1."""
-ITERATIONS = 5
 
 
 def norm(values: array) -> array:
@@ -28,7 +29,7 @@ def orthogonalized(matrix: array) -> array:
     x = matrix / (norm(matrix) + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    for _ in range(ITERATIONS):
+    for _ in range(MUON_ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.T if tall else x

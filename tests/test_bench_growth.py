@@ -16,6 +16,7 @@ from benchmarks import growth
 from benchmarks.growth import Point, merged, middle, settings
 from benchmarks.spec import Spec
 from benchmarks.timing import Spread
+from gpt_core.errors import InputError
 from gpt_core.flops import flops_per_token, tokens_per_step
 
 MINUTE = ["--context", "4,8", "--width", "16,32", "--batch", "1,2", "--n-layer", 1, "--vocab-size", 64, "--device", "cpu"]
@@ -84,6 +85,19 @@ def test_new_points_replace_old_ones() -> None:
     found = [(p.twin, p.axis, p.value, p.tokens_per_s.median) for p in merged(old, new)]
     mlx = [("mlx", "context", 512, 1), ("mlx", "width", 64, 2), ("mlx", "batch", 2, 2), ("mlx", "batch", 16, 2)]
     assert found == [*mlx, ("torch", "batch", 1, 1)]
+
+
+def test_points_of_another_chip_are_refused_before_any_are_measured() -> None:
+    @contextmanager
+    def opened(specs: Sequence[Spec]) -> Iterator[list]:
+        yield [Exact(spec, []) for spec in specs]
+
+    size = settings({"context": [16], "width": [64], "batch": [2]}, 1, 100)["batch", 2]
+    centre = [Spec(twin, "cuda", "float32", *size, "") for twin in ("mlx", "torch")]
+    old = [dataclasses.replace(point("mlx", "batch", 2, 1), chip="chip of mlx"), point("torch", "batch", 2, 1)]
+    growth.refuse_other_chips(old, centre, opened)  # of the same, and of a file that does not say
+    with pytest.raises(InputError, match="points of mlx on another, not on chip of mlx"):
+        growth.refuse_other_chips([dataclasses.replace(old[0], chip="another")], centre, opened)
 
 
 @pytest.fixture(scope="module")
