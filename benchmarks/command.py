@@ -135,6 +135,9 @@ def measure(
         if wanted != ["data"]:
             with workers(tasks) as started:
                 chips = [worker.facts["chip"] for worker in started]
+                if "generate" in wanted:
+                    for worker in started:  # a failure here would cost the training trials if it came after them
+                        generate_speed.generate(worker)
                 if "train" in wanted:
                     rows += train_speed.measure(started, trials, trial_s, peak_tflops, say)
                 if "generate" in wanted:

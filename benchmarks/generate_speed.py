@@ -18,15 +18,19 @@ def lengths(model: GPTConfig) -> tuple[int, int]:
     return min(MOST_PROMPT, half), min(MOST_TOKENS, model.block_size - half)
 
 
+def generate(worker: Worker) -> dict[str, Any]:
+    """One generation; empty where the engine has none. Raises InputError where it fails."""
+    prompt, tokens = lengths(worker.spec.model)
+    return worker.ask("generate", prompt=prompt, tokens=tokens, vocab_size=worker.spec.model.vocab_size)
+
+
 def measure(workers: Sequence[Worker], trials: int, say: Say) -> list[Row]:
     """Two rows, prefill and decode, for each worker that generates. The first generation is not counted."""
     prompt, tokens = lengths(workers[0].spec.model)
     found: list[list[dict[str, Any]]] = [[] for _ in workers]
     for number, order in enumerate(rounds(len(workers), trials + 1)):
         for index in order:
-            answer = workers[index].ask(
-                "generate", prompt=prompt, tokens=tokens, vocab_size=workers[index].spec.model.vocab_size
-            )
+            answer = generate(workers[index])
             if number and answer:
                 found[index].append(answer)
                 speed = answer["decoded"] / answer["decode"]

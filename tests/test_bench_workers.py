@@ -4,13 +4,14 @@ import dataclasses
 import importlib
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_bench_engines import MODEL, TRAIN, spec, write_random
 
-from benchmarks import data_speed, generate_speed, train_speed
+from benchmarks import command, data_speed, generate_speed, train_speed
 from benchmarks.pool import workers
 from benchmarks.spec import MLX_DEVICES, TORCH_DEVICES, engines, from_json, specs
 from benchmarks.work import Work
@@ -120,6 +121,19 @@ def test_workers_are_asked_in_turns(shard):
     rows = generate_speed.measure(fakes, 5, said.append)  # type: ignore[arg-type]
     assert [name for name, _ in asked][:6] == ["mlx", "torch", "torch", "mlx", "mlx", "torch"] and len(asked) == 12
     assert [(row.part, row.rate.median) for row in rows[:2]] == [("prefill", 1.0), ("decode", 7 / 2)]
+
+
+def test_who_cannot_generate_says_so_before_anyone_is_timed(shard, monkeypatch):
+    asked: list[tuple[str, str]] = []
+    unable = dataclasses.replace(fake_work(Clock(), 1.0), generate=lambda prompt, count, clock: (1.0, 1.0, count - 1))
+    fakes = [
+        FakeWorker("mlx", asked, fake_work(Clock(), 1.0), Clock(), shard),
+        FakeWorker("torch", asked, unable, Clock(), shard),
+    ]
+    monkeypatch.setattr(command, "workers", lambda _tasks: nullcontext(fakes))
+    with pytest.raises(InputError, match="leave out --parts generate"):
+        command.measure([fake.spec for fake in fakes], ["train", "generate"], 5, 0.1, None)
+    assert asked == [("mlx", "generate"), ("torch", "generate")]
 
 
 def test_prompt_and_new_tokens_fit_the_context():
