@@ -6,6 +6,12 @@ DATA := data/sample
 RUN := runs/tiny-mlx
 PACKAGES := gpt_core data_prep mlx_gpt torch_gpt weights compare benchmarks
 
+# pip compiles one file after another; all cores take a third of that. A few files of libraries are templates and cannot be.
+define install
+	$(PY) -m pip install -q --no-compile -r $(1)
+	$(PY) -m compileall -qq -j 0 .venv/lib || true
+endef
+
 .PHONY: train test lint lock clean
 
 train: $(DATA)/manifest.json
@@ -36,11 +42,11 @@ lock: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: requirements.txt | .venv/bin/python
-	$(PY) -m pip install -q -r requirements.txt
+	$(call install,requirements.txt)
 	touch $@
 
 .venv/installed-dev: requirements.txt requirements-tools.txt requirements-dev.txt | .venv/bin/python
-	$(PY) -m pip install -q -r requirements-dev.txt
+	$(call install,requirements-dev.txt)
 	touch .venv/installed $@
 
 clean:

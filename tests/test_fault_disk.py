@@ -27,13 +27,19 @@ SCRIPT = Path(__file__).parent / "fault_points.py"
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes."""
+    """No file can grow beyond `size` bytes.
+
+    Nor does Python compile what is imported meanwhile: it would leave half a file, which every later process fails to load.
+    """
+    compiles = not sys.dont_write_bytecode
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = not compiles
 
 
 def one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
