@@ -115,7 +115,12 @@ def make_parents(path: Path, flag: str) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yields an empty file beside `path`; when the block succeeds it is flushed and renamed to `path`, else removed."""
+    """Yields an empty file beside `path`; when the block succeeds it is flushed and renamed to `path`, else removed.
+
+    Raises InputError for a `path` that is no file, such as /dev/null: the renaming would put a file in place of the device.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is there and is no regular file: name a file to write")
     beside = _beside(path)
     with naming(path), _held(beside, path, is_file=True):
         try:

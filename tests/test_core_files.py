@@ -179,6 +179,14 @@ def test_write_text_replaces_and_a_failure_keeps_the_old_text(tmp_path, monkeypa
     assert path.read_bytes() == "راك\n".encode()
 
 
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    """A pipe stands for /dev/null, which root may rename over."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is there and is no regular file"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo() and names(tmp_path) == ["pipe"]
+
+
 def test_refuse_existing(tmp_path):
     folder, file = tmp_path / "folder", tmp_path / "file"
     folder.mkdir()
