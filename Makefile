@@ -6,7 +6,7 @@ DATA := data/sample
 RUN := runs/tiny-mlx
 PACKAGES := gpt_core data_prep mlx_gpt torch_gpt weights compare benchmarks
 
-# pip compiles one file after another; all cores take a third of that. A few files of libraries are templates and cannot be.
+# pip compiles one file after another; two cores take half of that. A few files of libraries are templates and cannot be.
 define install
 	$(PY) -m pip install -q --no-compile -r $(1)
 	$(PY) -m compileall -qq -j 0 .venv/lib || true

@@ -180,6 +180,8 @@ def main() -> None:
     for flag, path in (("--records", args.records), ("--out", args.out)):
         if not path.parent.is_dir():
             raise InputError(f"{flag} {path}: there is no folder {path.parent}, make it or name another")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{flag} {path} is there and is no regular file: name a file")
     if not args.records.is_file() and not args.add:
         raise InputError(f"--records {args.records} does not exist: add a run with --add DIR")
     recipes = read(args.records) if args.records.is_file() else []
