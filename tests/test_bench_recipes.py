@@ -85,6 +85,7 @@ def test_a_broken_record_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "--date today is no date": ("--evaluation", "e", "--name", "x", "--date", "today"),
         "does not exist": ("--evaluation", "e", "--name", "x", "--date", "2026-11-25"),
         "there is no folder": ("--out", tmp_path / "none" / "plot.png"),
+        "is no regular file": ("--out", "/dev/null"),
     }
     for says, more in mistakes.items():
         assert call(monkeypatch, "benchmarks.recipes", "--records", path, "--add", tmp_path / "no-run", *more) == 2
