@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks import data_speed, generate_speed, machine, report, train_speed
-from benchmarks.pool import workers
+from benchmarks.pool import Turns, workers
 from benchmarks.rows import Row
 from benchmarks.spec import BACKENDS, ENGINES, Spec, engines, specs
 from gpt_core.cli import Parser, add_config_flags, overrides
@@ -55,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shard = Path(temporary) / "random.bin"
         tasks = specs(chosen, args.device, args.dtype, model, train, shard)
         write_random_shard(shard, model, train)
-        rows, chips = measure(tasks, wanted, args.trials, args.trial_seconds, args.peak_tflops)
-    found = report.result(args.preset, model, train, args.trials, machine.chip(chips), facts, rows)
+        rows, chips, failed = measure(tasks, wanted, args.trials, args.trial_seconds, args.peak_tflops)
+    found = report.result(args.preset, model, train, args.trials, machine.chip(chips), facts, rows, failed)
     path = out / report.file_name(found)
     print(f"{found['chip']}; {', '.join(f'{name} {value}' for name, value in facts.items())}")
     print(report.tables(rows))
+    for reason in failed.values():
+        print(f"left out: {reason}")
     if earlier:
         print(report.against(rows, earlier))
     from benchmarks import chart  # here: its library takes a second to load, which bad input should not wait for
@@ -119,8 +121,8 @@ def write_random_shard(path: Path, model: GPTConfig, train: TrainConfig) -> None
 
 def measure(
     tasks: Sequence[Spec], wanted: Sequence[str], trials: int, trial_s: float, peak_tflops: float | None
-) -> tuple[list[Row], list[str]]:
-    """All rows, and the chips that they were computed on."""
+) -> tuple[list[Row], list[str], dict[str, str]]:
+    """All rows, the chips that they were computed on, and who failed in the trials, with the reason."""
     rows: list[Row] = []
     chips: list[str] = []
     generating = sum(ENGINES[task.engine].generates for task in tasks)
@@ -132,17 +134,20 @@ def measure(
             progress.write(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stdout)
             sys.stdout.flush()
 
+        turns = Turns(say)
         if wanted != ["data"]:
             with workers(tasks) as started:
                 chips = [worker.facts["chip"] for worker in started]
                 if "generate" in wanted:
                     for worker in started:  # a failure here would cost the training trials if it came after them
-                        generate_speed.generate(worker)
+                        worker.ask("generate", **generate_speed.request(worker.spec.model))
                 if "train" in wanted:
-                    rows += train_speed.measure(started, trials, trial_s, peak_tflops, say)
+                    rows += train_speed.measure(started, trials, trial_s, peak_tflops, turns, say)
                 if "generate" in wanted:
-                    rows += generate_speed.measure(started, trials, say)
+                    rows += generate_speed.measure(started, trials, turns, say)
+            if not rows:
+                raise InputError(next(iter(turns.failed.values())))
         if "data" in wanted:
             rows += data_speed.measure(trials, time.perf_counter)
             say("data_prep measured")
-    return rows, chips
+    return rows, chips, turns.failed

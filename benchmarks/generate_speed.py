@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.pool import Worker
+from benchmarks.pool import Turns, Worker
 from benchmarks.rows import Row
 from benchmarks.timing import Spread, rounds, spread
 from benchmarks.train_speed import Say, facts
@@ -18,26 +18,26 @@ def lengths(model: GPTConfig) -> tuple[int, int]:
     return min(MOST_PROMPT, half), min(MOST_TOKENS, model.block_size - half)
 
 
-def generate(worker: Worker) -> dict[str, Any]:
-    """One generation; empty where the engine has none. Raises InputError where it fails."""
-    prompt, tokens = lengths(worker.spec.model)
-    return worker.ask("generate", prompt=prompt, tokens=tokens, vocab_size=worker.spec.model.vocab_size)
+def request(model: GPTConfig) -> dict[str, Any]:
+    """The arguments of one generation."""
+    prompt, tokens = lengths(model)
+    return {"prompt": prompt, "tokens": tokens, "vocab_size": model.vocab_size}
 
 
-def measure(workers: Sequence[Worker], trials: int, say: Say) -> list[Row]:
-    """Two rows, prefill and decode, for each worker that generates. The first generation is not counted."""
+def measure(workers: Sequence[Worker], trials: int, turns: Turns, say: Say) -> list[Row]:
+    """Two rows, prefill and decode, for each worker that generates and does not fail. The first generation is not counted."""
     prompt, tokens = lengths(workers[0].spec.model)
     found: list[list[dict[str, Any]]] = [[] for _ in workers]
     for number, order in enumerate(rounds(len(workers), trials + 1)):
         for index in order:
-            answer = generate(workers[index])
+            answer = turns.ask(workers[index], "generate", **request(workers[index].spec.model))
             if number and answer:
                 found[index].append(answer)
                 speed = answer["decoded"] / answer["decode"]
                 say(f"generating, trial {number} of {trials}: {workers[index].spec.label} {speed:,.0f} tok/s")
     made = []
     for worker, answers in zip(workers, found, strict=True):
-        if answers:
+        if answers and worker.spec.label not in turns.failed:
             made += [
                 Row(
                     "prefill", worker.spec.label, "tok/s", rate(answers, prompt, "prefill"), facts(worker) | {"tokens": prompt}

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -59,6 +59,26 @@ class Worker:
         last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
         how = f"code {code}" if code >= 0 else signal.Signals(-code).name
         raise InputError(f"{self.spec.label} ended with {how}: {last[:300]}")
+
+
+class Turns:
+    """Asks workers in turns: one that fails is told of once and asked no more, so that the others' trials are not lost."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self.failed: dict[str, str] = {}
+        """Label of each that failed -> why."""
+
+    def ask(self, worker: Worker, do: str, **arguments: Any) -> dict[str, Any] | None:
+        """The worker's answer, or None if it has failed."""
+        if worker.spec.label in self.failed:
+            return None
+        try:
+            return worker.ask(do, **arguments)
+        except InputError as error:
+            self.failed[worker.spec.label] = str(error)
+            self._say(f"left out: {error}")
+            return None
 
 
 @contextmanager

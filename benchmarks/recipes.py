@@ -23,7 +23,7 @@ from gpt_core.metrics import read_metrics
 from gpt_core.names import parameter_count
 
 RECORDS, PLOT = Path("docs/recipes.jsonl"), Path("docs/images/recipes.png")
-COLORS = {"seed": "tab:red", "fast": "tab:blue", "best": "tab:green"}
+COLORS = {"seed": "tab:red", "seed-tuned": "tab:orange", "fast": "tab:blue", "best": "tab:green"}
 OTHER = "0.55"
 
 
@@ -34,7 +34,7 @@ class Recipe:
     name: str
     """What the table calls it; runs of one name differ by seed."""
     family: str
-    """seed, fast, best, anchor or trial: how it is drawn."""
+    """seed, seed-tuned, fast, best, anchor or trial: how it is drawn."""
     date: str
     by: str
     """What trained it: torch, mlx, or a prototype of the same arithmetic."""

@@ -30,7 +30,14 @@ TRAIN_HEADING = (
 
 
 def result(
-    preset: str, model: GPTConfig, train: TrainConfig, trials: int, chip: str, machine: dict[str, Any], rows: Sequence[Row]
+    preset: str,
+    model: GPTConfig,
+    train: TrainConfig,
+    trials: int,
+    chip: str,
+    machine: dict[str, Any],
+    rows: Sequence[Row],
+    failed: dict[str, str],
 ) -> dict[str, Any]:
     """Everything as one JSON object."""
     recipe = dataclasses.asdict(train)
@@ -48,6 +55,7 @@ def result(
         "flops_per_token": flops_per_token(model),
         "trials": trials,
         "rows": [dataclasses.asdict(row) for row in rows],
+        "failed": failed,
     }
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.pool import Worker
+from benchmarks.pool import Turns, Worker
 from benchmarks.roofline import predicted_ms
 from benchmarks.rows import Row
 from benchmarks.timing import rounds, spread
@@ -20,43 +20,51 @@ bfloat16. Fresh weights give ln V almost whatever the model, so a wider limit wo
 Say = Callable[[str], None]
 
 
-def measure(workers: Sequence[Worker], trials: int, trial_s: float, peak_tflops: float | None, say: Say) -> list[Row]:
-    """A row for each worker; a trial is as many steps as fill `trial_s` seconds.
+def measure(
+    workers: Sequence[Worker], trials: int, trial_s: float, peak_tflops: float | None, turns: Turns, say: Say
+) -> list[Row]:
+    """A row for each worker that does not fail; a trial is as many steps as fill `trial_s` seconds.
 
     `peak_tflops` overrides the nominal peak of every chip.
     """
     warm = []
     for worker in workers:
-        warm.append(worker.ask("warm_up", trial_s=trial_s))
-        say(f"{worker.spec.label} is warm, {warm[-1]['steps']} steps a trial")
+        answer = turns.ask(worker, "warm_up", trial_s=trial_s)
+        warm.append(answer or {})
+        if answer:
+            say(f"{worker.spec.label} is warm, {answer['steps']} steps a trial")
     found: list[list[dict[str, Any]]] = [[] for _ in workers]
     for number, order in enumerate(rounds(len(workers), trials), 1):
         for index in order:
-            worker, steps = workers[index], warm[index]["steps"]
-            found[index].append(worker.ask("train", first=len(found[index]) * steps, steps=steps))
-            speed = steps * tokens_per_step(worker.spec.model, worker.spec.train) / found[index][-1]["seconds"]
+            worker, steps = workers[index], warm[index].get("steps", 0)
+            answer = turns.ask(worker, "train", first=len(found[index]) * steps, steps=steps)
+            if answer is None:
+                continue
+            found[index].append(answer)
+            speed = steps * tokens_per_step(worker.spec.model, worker.spec.train) / answer["seconds"]
             say(f"training, trial {number} of {trials}: {worker.spec.label} {speed:,.0f} tok/s")
     splits: list[list[dict[str, float]]] = [[] for _ in workers]
     for trial in range(SPLIT_TRIALS + 1):
         for index, worker in enumerate(workers):
-            parts = worker.ask("split", first=trial) if worker.facts["parts"] else {}
+            parts = turns.ask(worker, "split", first=trial) if worker.facts["parts"] else {}
             if trial:  # the first one compiles
-                splits[index].append(parts)
+                splits[index].append(parts or {})
     made = []
     for index, worker in enumerate(workers):
-        matmul = worker.ask("matmul")["tflops"]
-        made.append(
-            row(
-                worker.spec.model,
-                worker.spec.train,
-                facts(worker),
-                warm[index],
-                found[index],
-                splits[index],
-                matmul,
-                peak_tflops,
+        matmul = turns.ask(worker, "matmul")
+        if matmul:
+            made.append(
+                row(
+                    worker.spec.model,
+                    worker.spec.train,
+                    facts(worker),
+                    warm[index],
+                    found[index],
+                    splits[index],
+                    matmul["tflops"],
+                    peak_tflops,
+                )
             )
-        )
     return made
 
 

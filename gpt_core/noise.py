@@ -1,6 +1,8 @@
 """What training disturbs, as pure functions of (configuration, step), drawn in numpy for both twins: the values that a step
 drops, and the tokens that it reads in place of others."""
 
+import math
+
 import numpy as np
 
 from gpt_core.config import GPTConfig, TrainConfig
@@ -37,11 +39,13 @@ def kept_at(step: int, config: GPTConfig, train: TrainConfig) -> np.ndarray:
     """
     limit = round(train.dropout * 2**16)  # of 16 bits each: as many random bytes as fast as possible
     shape = (places(config), config.block_size, config.n_embd)
-    drawn = [
-        np.random.default_rng((train.seed, step, DROPOUT, place)).integers(0, 2**16, shape, dtype=np.uint16) >= limit
-        for place in range(train.sequences_per_step)
-    ]
-    return np.stack(drawn).reshape(train.accumulation, train.micro_batch_size, *shape)
+    kept = np.empty((train.sequences_per_step, *shape), dtype=np.bool_)
+    for place, of_sequence in enumerate(kept):
+        generator = np.random.default_rng((train.seed, step, DROPOUT, place))
+        raw = generator.bit_generator.random_raw(math.ceil(of_sequence.size / 4))  # 64 bits each: integers() takes twice as long
+        drawn = raw.astype("<u8", copy=False).view("<u2")[: of_sequence.size].reshape(shape)
+        np.greater_equal(drawn, limit, out=of_sequence)
+    return kept.reshape(train.accumulation, train.micro_batch_size, *shape)
 
 
 def read_at(step: int, batch: np.ndarray, train: TrainConfig) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_file_name_of_a_mac():
 def test_the_result_has_every_field(ran):
     found = json.loads(ran[1][-1])
     assert json.loads(next(ran[0].glob("*.json")).read_text()) == found
-    expected = "format_version preset chip date time machine model train tokens_per_step flops_per_token trials rows"
+    expected = "format_version preset chip date time machine model train tokens_per_step flops_per_token trials rows failed"
     assert list(found) == expected.split(" ")
     assert set(found["machine"]) >= {"system", "processor", "cores", "power", "load_1min"}
     assert (found["trials"], found["tokens_per_step"], found["model"]["n_embd"]) == (5, 64, 24)

@@ -12,7 +12,7 @@ import pytest
 from test_bench_engines import MODEL, TRAIN, spec, write_random
 
 from benchmarks import command, data_speed, generate_speed, train_speed
-from benchmarks.pool import workers
+from benchmarks.pool import Turns, workers
 from benchmarks.spec import MLX_DEVICES, TORCH_DEVICES, engines, from_json, specs
 from benchmarks.work import Work
 from benchmarks.worker import answer
@@ -109,7 +109,7 @@ def test_workers_are_asked_in_turns(shard):
     said: list[str] = []
     fakes = [FakeWorker("mlx", asked, fake_work(clock, 0.875), clock, shard)]
     fakes.append(FakeWorker("torch", asked, fake_work(clock, 1.875), clock, shard))
-    rows = train_speed.measure(fakes, 5, 0.1, None, said.append)  # type: ignore[arg-type]
+    rows = train_speed.measure(fakes, 5, 0.1, None, Turns(said.append), said.append)  # type: ignore[arg-type]
     assert [name for name, do in asked if do == "train"] == ["mlx", "torch", "torch", "mlx"] * 2 + ["mlx", "torch"]
     assert [name for name, do in asked if do == "warm_up"] == ["mlx", "torch"]
     assert asked.index(("torch", "warm_up")) < asked.index(("mlx", "train")), "everyone is warm before anyone is timed"
@@ -118,9 +118,50 @@ def test_workers_are_asked_in_turns(shard):
     assert [(row.name, row.rate.median) for row in rows] == [("mlx cpu float32", tokens), ("torch cpu float32", tokens / 2)]
 
     asked.clear()
-    rows = generate_speed.measure(fakes, 5, said.append)  # type: ignore[arg-type]
+    rows = generate_speed.measure(fakes, 5, Turns(said.append), said.append)  # type: ignore[arg-type]
     assert [name for name, _ in asked][:6] == ["mlx", "torch", "torch", "mlx", "mlx", "torch"] and len(asked) == 12
     assert [(row.part, row.rate.median) for row in rows[:2]] == [("prefill", 1.0), ("decode", 7 / 2)]
+
+
+@pytest.mark.parametrize("fails_at", ["warm_up", "train", "split", "matmul", "generate"])
+def test_who_fails_in_the_trials_is_left_out_and_the_others_are_measured(shard, fails_at):
+    """One of three fails at its second request of a kind, or its only one; the two others have all their figures."""
+    asked: list[tuple[str, str]] = []
+    said: list[str] = []
+
+    class Failing(FakeWorker):
+        def ask(self, do: str, **arguments: object) -> dict:
+            found = super().ask(do, **arguments)
+            if do == fails_at and (asked.count(("torch", do)) > 1 or do in ("warm_up", "matmul")):
+                raise InputError("torch cpu float32: out of memory")
+            return found
+
+    kinds = {"mlx": FakeWorker, "torch": Failing, "nanogpt": FakeWorker}
+    clock = Clock()
+    fakes = [kind(name, asked, fake_work(clock, 1.0), clock, shard) for name, kind in kinds.items()]
+    turns = Turns(said.append)
+    rows = train_speed.measure(fakes, 5, 0.1, None, turns, said.append)  # type: ignore[arg-type]
+    rows += generate_speed.measure(fakes, 5, turns, said.append)  # type: ignore[arg-type]
+    assert turns.failed == {"torch cpu float32": "torch cpu float32: out of memory"}
+    assert said.count("left out: torch cpu float32: out of memory") == 1
+    measured = [(row.part, row.name.split(" ")[0]) for row in rows]
+    trained = ["mlx", "torch", "nanogpt"] if fails_at == "generate" else ["mlx", "nanogpt"]
+    expected = [("train", name) for name in trained]
+    assert measured == expected + [(part, name) for name in ("mlx", "nanogpt") for part in ("prefill", "decode")]
+    requests = [do for name, do in asked if name == "torch"]
+    assert requests[-1] == fails_at, "who has failed is asked no more"
+    assert len([do for name, do in asked if (name, do) == ("nanogpt", "train")]) == 5
+
+
+def test_if_all_fail_the_reason_is_the_error(shard, monkeypatch):
+    def fail(_do: str, **_arguments: object) -> dict:
+        raise InputError("mlx cpu float32: out of memory")
+
+    fakes = [FakeWorker("mlx", [], fake_work(Clock(), 1.0), Clock(), shard)]
+    monkeypatch.setattr(fakes[0], "ask", fail)
+    monkeypatch.setattr(command, "workers", lambda _tasks: nullcontext(fakes))
+    with pytest.raises(InputError, match="out of memory"):
+        command.measure([fakes[0].spec], ["train"], 5, 0.1, None)
 
 
 def test_who_cannot_generate_says_so_before_anyone_is_timed(shard, monkeypatch):

@@ -36,6 +36,17 @@ def test_dropout_is_a_function_of_seed_step_and_place() -> None:
         assert abs((kept_at(step, MODEL, train) == kept).mean() - (0.7**2 + 0.3**2)) < 0.01
 
 
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.floats(0.001, 0.999))
+def test_dropout_is_what_numpy_draws_as_16_bits(n_layer: int, block_size: int, n_embd: int, dropout: float) -> None:
+    """Sizes that no 64 bits divide among them: 3 x 1 x 1 to 7 x 5 x 7 values."""
+    config = GPTConfig(vocab_size=97, block_size=block_size, n_layer=n_layer, n_head=1, n_embd=n_embd)
+    kept = kept_at(7, config, TrainConfig(micro_batch_size=2, accumulation=1, dropout=dropout))
+    for place in range(2):
+        generator = np.random.default_rng((1337, 7, 2, place))
+        drawn = generator.integers(0, 2**16, kept.shape[2:], dtype=np.uint16)
+        np.testing.assert_array_equal(kept[0, place], drawn >= round(dropout * 2**16))
+
+
 def test_noise_is_a_function_of_seed_step_and_place() -> None:
     tokens = batch()
     read = read_at(7, tokens, NOISY)

@@ -6,15 +6,18 @@ MPS: written from the documentation, not run by the authors; tests marked `mps` 
 import platform
 import resource
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from gpt_core import malloc
 from gpt_core.config import DType
 from gpt_core.errors import InputError
 from gpt_core.half import emulated_by, warn_emulated
+from torch_gpt.muon import norm
 from torch_gpt.rounded import RoundedProducts
 
 DEVICES = ("auto", "mps", "cuda", "cpu")
@@ -113,7 +116,18 @@ def peak_memory(device: torch.device) -> int:
 
 def compiled(function: Callable, device: torch.device) -> Callable:
     """torch.compile on CUDA only: on MPS it is a prototype and slower than eager for language models (pytorch #150121)."""
-    return torch.compile(function) if device.type == "cuda" else function
+    if device.type != "cuda":
+        return function
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # float32 means float32 here, as in the other twin
+    return torch.compile(function)
+
+
+def norms(tensors: list[Tensor]) -> Sequence[Tensor]:
+    """The norm of each, scalars: on CUDA in a few kernels for all of them, elsewhere one after the other, axis by axis.
+
+    One after the other they are 300 kernels a step of `seed`: 32.4 ms of it at 32 x 512 in bfloat16 on an H200, now 29.2.
+    """
+    return torch._foreach_norm(tensors) if tensors[0].device.type == "cuda" else [norm(tensor) for tensor in tensors]
 
 
 def multiplies_bfloat16() -> bool:

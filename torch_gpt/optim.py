@@ -6,8 +6,9 @@ from torch.optim import AdamW, Optimizer
 
 from gpt_core.config import TrainConfig
 from gpt_core.names import by_muon
+from torch_gpt import device as devices
 from torch_gpt.model import GPT
-from torch_gpt.muon import Muon, norm
+from torch_gpt.muon import Muon
 
 
 class MultiOptimizer:
@@ -52,6 +53,6 @@ def set_lr(optimizer: MultiOptimizer, lr: float) -> None:
 def clip(model: GPT, limit: float) -> Tensor:
     """Scales the gradients by min(1, limit / (norm + 1e-6)) and returns their norm before that, a scalar."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    whole = torch.linalg.vector_norm(torch.stack([norm(gradient) for gradient in gradients]))
+    whole = torch.linalg.vector_norm(torch.stack([*devices.norms(gradients)]))
     torch._foreach_mul_(gradients, torch.clamp(limit / (whole + 1e-6), max=1.0))
     return whole
