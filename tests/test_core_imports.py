@@ -130,6 +130,7 @@ ONLY = {
         "device.onednn_says",
         "device.synchronize",
         "device.compiled",
+        "device.norms",
         "device.multiplies_bfloat16",
         "device.half_precision",
         "loss.HeadLoss",
