@@ -1,6 +1,6 @@
 """Everything that depends on the device. Twin of torch_gpt/device.py.
 
-Metal: written from the documentation, not run by the authors; tests marked `metal` run on a Mac.
+Metal: written from the documentation, not run by the authors; tests marked `metal` run on a Mac. CUDA: run on an H200.
 """
 
 import os

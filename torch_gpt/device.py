@@ -1,6 +1,6 @@
 """Everything that depends on the device. Twin of mlx_gpt/device.py.
 
-MPS: written from the documentation, not run by the authors; tests marked `mps` run on a Mac.
+MPS: written from the documentation, not run by the authors; tests marked `mps` run on a Mac. CUDA: run on an H200.
 """
 
 import platform

@@ -72,8 +72,9 @@ def make_train_step(
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= scale
-        loss = sum_gradients(model, total, ranks).item()
-        norm = whole(clip(model, config.grad_clip)).item()
+        total = sum_gradients(model, total, ranks)
+        norm_before = whole(clip(model, config.grad_clip))
+        loss, norm = total.item(), norm_before.item()  # only here, so that a GPU does not wait for what comes before
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
         return loss, norm
