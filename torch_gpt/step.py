@@ -74,7 +74,7 @@ def make_train_step(
                     parameter.grad /= scale
         total = sum_gradients(model, total, ranks)
         norm_before = whole(clip(model, config.grad_clip))
-        loss, norm = total.item(), norm_before.item()  # only here, so that a GPU does not wait for what comes before
+        loss, norm = total.item(), norm_before.item()  # read last: until then a GPU works on while Python queues
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
         return loss, norm
