@@ -5,7 +5,6 @@ from functools import partial
 
 import mlx_gpt  # noqa: F401  # isort: skip
 import mlx.core as mx
-import numpy as np
 from mlx.optimizers import MultiOptimizer
 from mlx.utils import tree_map
 
@@ -13,9 +12,10 @@ from benchmarks.peaks import Product
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock, time_tokens
 from benchmarks.work import Work, loader
+from gpt_core.ahead import nothing
 from gpt_core.generation import generate
 from gpt_core.init import initial_weights
-from gpt_core.noise import drawn_at
+from gpt_core.noise import Drawn, batch_at
 from gpt_core.sampling import Sampling
 from mlx_gpt import device as devices
 from mlx_gpt.generate import make_forward
@@ -36,9 +36,8 @@ def open_work(spec: Spec) -> Work:
     """Model, optimizer and batches of a task."""
     device = devices.pick(spec.device, spec.dtype)
     devices.keep_freed_memory(device)
-    batches = loader(spec)
-    first = batches.batch_at(0)
-    drawn = drawn_at(0, first, spec.model, spec.train)
+    make = partial(batch_at, loader=loader(spec), config=spec.model, train=spec.train)
+    first = make(0)
     model = GPT(spec.model, precision(spec.dtype))
     load_weights(model, initial_weights(spec.model, spec.train.seed))
     optimizer = make_optimizer(model, spec.train)
@@ -46,8 +45,9 @@ def open_work(spec: Spec) -> Work:
     idle_step = make_train_step(model, Idle(optimizer.optimizers, optimizer.filters[:-1]), spec.train)
     state = [model.state, optimizer.state]
 
-    def step(batch: np.ndarray) -> float:
-        return train_step(batch, spec.train.lr, drawn_at(0, batch, spec.model, spec.train))[0]  # evaluates the new state itself
+    def step(given: Drawn, meanwhile: Callable[[], None] = nothing) -> float:
+        batch, drawn = given
+        return train_step(batch, spec.train.lr, drawn, meanwhile)[0]  # evaluates the new state itself
 
     @partial(mx.compile, inputs=state, outputs=state)
     def compiled_update(gradients: dict) -> mx.array:
@@ -57,7 +57,7 @@ def open_work(spec: Spec) -> Work:
     gradients: dict = {}
 
     def forward_backward() -> None:
-        idle_step(first, spec.train.lr, drawn)
+        idle_step(first[0], spec.train.lr, first[1])
 
     def update() -> None:
         if not gradients:  # a step keeps its own; any will do here, but none that let moments decay to denormal numbers
@@ -73,7 +73,7 @@ def open_work(spec: Spec) -> Work:
     return Work(
         chip=devices.describe(device),
         versions=devices.versions(),
-        batch_at=batches.batch_at,
+        batch_at=make,
         step=step,
         peak_memory=devices.peak_memory,
         product=matmul(spec.dtype),

@@ -6,7 +6,7 @@ It clips nothing, and in half precision it holds weights and moments in that dty
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import mlx_gpt  # noqa: F401  # isort: skip
@@ -23,6 +23,7 @@ from benchmarks.mlx_work import matmul
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock, time_tokens
 from benchmarks.work import Work, loader
+from gpt_core.ahead import nothing
 from gpt_core.init import initial_weights
 from mlx_gpt import device as devices
 
@@ -92,8 +93,9 @@ def open_work(spec: Spec) -> Work:
     driven = Trainer(model, optimizer, args)
     stream = mx.new_thread_local_stream(device)  # mlx-lm's own is of the device that was the default when it was imported
 
-    def step(batch: np.ndarray) -> float:
+    def step(batch: np.ndarray, meanwhile: Callable[[], None] = nothing) -> float:
         driven.step(batch)
+        meanwhile()  # afterwards: its trainer fetches a batch when it needs one
         return first.pop() if first else float("nan")  # the trainer reports losses in its own time only
 
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:

@@ -3,6 +3,7 @@
 What the twin is measured against on a CPU: the same model, clipping and AdamW, with the same BLAS.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import mlx_gpt  # noqa: F401  # isort: skip
@@ -16,6 +17,7 @@ from mlx.utils import tree_map, tree_unflatten
 from benchmarks.mlx_work import matmul
 from benchmarks.spec import Spec
 from benchmarks.work import Work, loader
+from gpt_core.ahead import nothing
 from gpt_core.config import GPTConfig
 from gpt_core.errors import InputError
 from gpt_core.init import initial_weights
@@ -113,10 +115,13 @@ def open_work(spec: Spec) -> Work:
         optimizer.update(model, clip_grad_norm(new, train.grad_clip)[0])
         return loss, None
 
-    def step(batch: np.ndarray) -> float:
+    def step(batch: np.ndarray, meanwhile: Callable[[], None] = nothing) -> float:
         losses, gradients = [], None
         for index, micro_batch in enumerate(batch):
             loss, gradients = micro_step(mx.array(micro_batch), gradients, index == len(batch) - 1)
+            mx.async_eval(state, loss, gradients)
+            if index == len(batch) - 1:
+                meanwhile()
             mx.eval(state, loss, gradients)
             losses.append(loss.item())
         return float(np.mean(losses))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.spec import Spec
 from benchmarks.torch_work import matmul
 from benchmarks.work import Generate, Work, loader
+from gpt_core.ahead import nothing
 from gpt_core.config import DType
 from torch_gpt import device as devices
 
@@ -35,7 +36,7 @@ def plain_loop(
     """Micro-batches through `loss`, gradients summed and clipped, one optimizer step; half precision by autocast."""
     batches = loader(spec)
 
-    def step(batch: np.ndarray) -> float:
+    def step(batch: np.ndarray, meanwhile: Callable[[], None] = nothing) -> float:
         tokens = torch.from_numpy(batch).long().to(device)
         inputs, targets = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()  # nanoGPT's loss takes views of them
         total = torch.zeros((), device=device)
@@ -47,6 +48,7 @@ def plain_loop(
         torch.nn.utils.clip_grad_norm_(model.parameters(), spec.train.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        meanwhile()  # as nanoGPT's train.py fetches its next batch
         found = total.item()  # a user watches the loss; ours reads it every step too
         devices.synchronize(device)
         return found

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 
 from benchmarks.peaks import Product
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock, time_tokens
 from benchmarks.work import Work, loader
+from gpt_core.ahead import nothing
 from gpt_core.generation import generate
 from gpt_core.init import initial_weights
-from gpt_core.noise import drawn_at
+from gpt_core.noise import Drawn, batch_at
 from gpt_core.sampling import Sampling
 from torch_gpt import device as devices
 from torch_gpt.generate import make_forward
@@ -33,22 +33,22 @@ def open_work(spec: Spec) -> Work:
     """Model, optimizer and batches of a task."""
     device = devices.pick(spec.device, spec.dtype)
     devices.keep_freed_memory(device, spec.dtype)
-    batches = loader(spec)
-    first = batches.batch_at(0)
-    drawn = drawn_at(0, first, spec.model, spec.train)
+    make = partial(batch_at, loader=loader(spec), config=spec.model, train=spec.train)
+    first = make(0)
     model = GPT(spec.model).to(device)
     load_weights(model, initial_weights(spec.model, spec.train.seed))
     optimizer = make_optimizer(model, spec.train)
     train_step = make_train_step(model, optimizer, spec.train, device)
     idle_step = make_train_step(model, Idle(optimizer.optimizers), spec.train, device)
 
-    def step(batch: np.ndarray) -> float:
-        loss = train_step(batch, spec.train.lr, drawn_at(0, batch, spec.model, spec.train))[0]
+    def step(given: Drawn, meanwhile: Callable[[], None] = nothing) -> float:
+        batch, drawn = given
+        loss = train_step(batch, spec.train.lr, drawn, meanwhile)[0]
         devices.synchronize(device)
         return loss
 
     def forward_backward() -> None:
-        idle_step(first, spec.train.lr, drawn)
+        idle_step(first[0], spec.train.lr, first[1])
         devices.synchronize(device)
 
     def update() -> None:  # with the gradients that the last forward_backward left behind
@@ -66,7 +66,7 @@ def open_work(spec: Spec) -> Work:
     return Work(
         chip=devices.describe(device),
         versions=devices.versions(),
-        batch_at=batches.batch_at,
+        batch_at=make,
         step=step,
         peak_memory=partial(devices.peak_memory, device),
         product=matmul(device, spec.dtype),

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from benchmarks.peaks import Product
 from benchmarks.spec import Spec
@@ -24,10 +23,12 @@ class Work:
 
     chip: str
     versions: dict[str, str]
-    batch_at: Callable[[int], np.ndarray]
-    """Optimizer step (0-based) -> (accumulation, B, T+1) int32, by gpt_core's loader for every engine."""
-    step: Callable[[np.ndarray], float]
-    """One optimizer step; returns the loss before it, nats a token, or NaN where an engine keeps it to itself."""
+    batch_at: Callable[[int], Any]
+    """Optimizer step (0-based) -> what `step` takes: a batch (accumulation, B, T+1) int32, by gpt_core's loader for every
+    engine, and with ours what the recipe draws for it."""
+    step: Callable[..., float]
+    """(what `batch_at` gave, what to do while the device works) -> the loss before the step, nats a token, or NaN where an
+    engine keeps it to itself."""
     peak_memory: Callable[[], int]
     """Bytes, by the framework's own count where it has one."""
     product: Product

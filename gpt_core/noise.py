@@ -6,7 +6,11 @@ import math
 import numpy as np
 
 from gpt_core.config import GPTConfig, TrainConfig
+from gpt_core.loader import Loader
 from gpt_core.tokens import END_OF_TEXT_ID
+
+Drawn = tuple[np.ndarray, dict[str, np.ndarray]]
+"""A step's batch and what `drawn_at` draws for it."""
 
 DROPOUT, TOKENS = 2, 3
 """Set these draws apart from those of the order of batches, (seed, epoch), and of packed rows, (seed, epoch, 1)."""
@@ -24,6 +28,12 @@ def drawn_at(step: int, batch: np.ndarray, config: GPTConfig, train: TrainConfig
     if train.token_noise:
         drawn["idx"] = read_at(step, batch, train)
     return drawn
+
+
+def batch_at(step: int, loader: Loader, config: GPTConfig, train: TrainConfig) -> Drawn:
+    """The batch of optimizer step `step` (0-based), (accumulation, B, T+1) int32, and what the step draws for it."""
+    batch = loader.batch_at(step)
+    return batch, drawn_at(step, batch, config, train)
 
 
 def places(config: GPTConfig) -> int:

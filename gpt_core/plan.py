@@ -5,9 +5,11 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gpt_core import checkpoint
+from gpt_core.ahead import Ahead
 from gpt_core.checkpoint import Checkpoint
 from gpt_core.cli import Parser, add_config_flags, overrides
 from gpt_core.config import GPTConfig, TrainConfig, presets, refuse_other_model, refuse_other_recipe
@@ -18,6 +20,7 @@ from gpt_core.flops import flops_per_token, optimizer_flops, tokens_per_step, tr
 from gpt_core.loader import Loader
 from gpt_core.metrics import require_tensorboard
 from gpt_core.names import parameter_count
+from gpt_core.noise import Drawn, batch_at
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Plan:
     def first_step(self) -> int:
         """Optimizer steps done so far."""
         return self.start.step if self.start else 0
+
+    def batches(self) -> Ahead[Drawn]:
+        """Those of the steps that are left."""
+        make = partial(batch_at, loader=self.loader, config=self.model, train=self.train)
+        return Ahead(make, range(self.first_step, self.total_steps))
 
 
 def parser(twin: str, devices: tuple[str, ...]) -> Parser:

@@ -11,6 +11,7 @@ from mlx.core import array
 from mlx.optimizers import MultiOptimizer
 from mlx.utils import tree_map
 
+from gpt_core.ahead import nothing
 from gpt_core.config import DType, TrainConfig
 from gpt_core.packing import split_batch
 from gpt_core.ranks import ALONE, Ranks
@@ -21,8 +22,9 @@ from mlx_gpt.optim import clip, set_lr
 from mlx_gpt.ranks import sum_gradients
 
 TrainStep = Callable[..., tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate, what `drawn_at` draws for it, or none of it) -> (loss in nats a token,
-gradient norm before clipping)."""
+"""(batch (accumulation, B, T+1) int32, learning rate, what `drawn_at` draws for it, or none of it, and what to do while the
+device works) -> (loss in nats a token, gradient norm before clipping)."""
+
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
@@ -69,7 +71,9 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, 
     def update(gradients: dict) -> None:
         optimizer.update(model, gradients)
 
-    def train_step(batch: np.ndarray, lr: float, drawn: dict[str, np.ndarray] | None = None) -> tuple[float, float]:
+    def train_step(
+        batch: np.ndarray, lr: float, drawn: dict[str, np.ndarray] | None = None, meanwhile: Callable[[], None] = nothing
+    ) -> tuple[float, float]:
         parts, targets = split_batch(batch, config.document_mask)
         factor = mx.array(scale / ranks.sum(targets), dtype=mx.float32)
         tensors = {name: mx.array(part) for name, part in (parts | (drawn or {})).items()}
@@ -77,11 +81,14 @@ def make_train_step(model: GPT, optimizer: MultiOptimizer, config: TrainConfig, 
         gradients: dict = {}
         set_lr(optimizer, lr)
         for index in range(len(batch)):
+            mx.eval(total, gradients)  # one micro-batch after the other, so that only one graph is alive
             micro_batch = {name: values[index] for name, values in tensors.items()}
             total, gradients = accumulate(factor, total, gradients, micro_batch)
-            mx.eval(total, gradients)  # one a micro-batch, so that only one graph is alive
+        mx.async_eval(total, gradients)
         total, gradients = sum_gradients(total, gradients, ranks)
         gradients, norm_before = clipped(gradients)
+        mx.async_eval(norm_before)
+        meanwhile()
         loss, norm = float(total), float(norm_before)
         if math.isfinite(loss) and math.isfinite(norm):
             update(gradients)

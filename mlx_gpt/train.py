@@ -5,7 +5,6 @@ import time
 
 from gpt_core import cli, plan
 from gpt_core.errors import InputError
-from gpt_core.noise import drawn_at
 from gpt_core.peaks import nominal_tflops
 from gpt_core.plan import Plan
 from gpt_core.ranks import Ranks, agreed, refuse_uneven, together
@@ -34,13 +33,14 @@ def train(plan: Plan, ranks: Ranks) -> None:
         train_step = make_train_step(model, optimizer, config, ranks)
         token_nats = ranks.scored_apart(make_token_nats(model))
         validation = Validation(plan.dataset, plan.model, config)
+        batches = plan.batches()
 
         for step in range(plan.first_step, plan.total_steps):
             begin = time.perf_counter()
             lr = lr_at(step, config, plan.total_steps)
-            batch = plan.loader.batch_at(step)
-            drawn = drawn_at(step, batch, plan.model, config)
-            loss, norm = train_step(ranks.part(batch), lr, {name: ranks.part(part) for name, part in drawn.items()})
+            batch, drawn = batches.next()
+            mine = {name: ranks.part(part) for name, part in drawn.items()}
+            loss, norm = train_step(ranks.part(batch), lr, mine, meanwhile=batches.prepare)
             seconds = time.perf_counter() - begin
 
             done = step + 1

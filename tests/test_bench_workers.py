@@ -16,6 +16,7 @@ from benchmarks.pool import Turns, workers
 from benchmarks.spec import MLX_DEVICES, TORCH_DEVICES, engines, from_json, specs
 from benchmarks.work import Work
 from benchmarks.worker import answer
+from gpt_core.ahead import nothing
 from gpt_core.config import GPTConfig
 from gpt_core.errors import InputError
 
@@ -44,8 +45,8 @@ def fake_work(clock: Clock, step_s: float) -> Work:
     return Work(
         chip="none",
         versions={},
-        batch_at=lambda step: wait(0.125, np.array([step])),  # type: ignore[arg-type, return-value]
-        step=lambda batch: wait(step_s, float(batch[0])),  # type: ignore[arg-type, return-value]
+        batch_at=lambda step: wait(0.125, np.array([step])),
+        step=lambda batch, meanwhile=nothing: meanwhile() or wait(step_s, float(batch[0])),  # type: ignore[arg-type, return-value]
         peak_memory=lambda: 42,
         product=lambda n: lambda: None,
         generate=lambda prompt, count, clock: (len(prompt) * 1.0, 2.0, count),
@@ -75,7 +76,7 @@ def test_warm_up_is_three_steps_at_least():
 def test_a_step_that_sleeps_20_ms_is_measured_as_20_ms():
     """The real clock: never less, and more only by what a shared machine adds."""
 
-    def step(_batch: np.ndarray) -> float:
+    def step(_batch: np.ndarray, _meanwhile: object) -> float:
         time.sleep(0.02)
         return 0.0
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt_core.ahead import nothing
 from gpt_core.config import DType, TrainConfig
 from gpt_core.packing import split_batch
 from gpt_core.ranks import ALONE, Ranks
@@ -21,8 +22,9 @@ from torch_gpt.ranks import sum_gradients
 from torch_gpt.state import whole
 
 TrainStep = Callable[..., tuple[float, float]]
-"""(batch (accumulation, B, T+1) int32, learning rate, what `drawn_at` draws for it, or none of it) -> (loss in nats a token,
-gradient norm before clipping)."""
+"""(batch (accumulation, B, T+1) int32, learning rate, what `drawn_at` draws for it, or none of it, and what to do while the
+device works) -> (loss in nats a token, gradient norm before clipping)."""
+
 
 LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """Factor on the loss that keeps small float16 gradients from vanishing; gradients are divided by it again."""
@@ -54,7 +56,9 @@ def make_train_step(
         scored = micro_batch["targets"], micro_batch["counted"] * factor
         return model(micro_batch["idx"], positions_BT=micro_batch.get("positions"), kept_BPTC=kept, loss_of=scored)
 
-    def train_step(batch: np.ndarray, lr: float, drawn: dict[str, np.ndarray] | None = None) -> tuple[float, float]:
+    def train_step(
+        batch: np.ndarray, lr: float, drawn: dict[str, np.ndarray] | None = None, meanwhile: Callable[[], None] = nothing
+    ) -> tuple[float, float]:
         parts, targets = split_batch(batch, config.document_mask)
         factor = torch.tensor(scale / ranks.sum(targets), device=device)
         tensors = {name: torch.from_numpy(part).to(device) for name, part in (parts | (drawn or {})).items()}
@@ -74,6 +78,7 @@ def make_train_step(
                     parameter.grad /= scale
         total = sum_gradients(model, total, ranks)
         norm_before = whole(clip(model, config.grad_clip))
+        meanwhile()
         loss, norm = total.item(), norm_before.item()  # read last: until then a GPU works on while Python queues
         if math.isfinite(loss) and math.isfinite(norm):
             optimizer.step()
