@@ -1,7 +1,7 @@
-"""python -m data_prep.anchors: what a model must beat on a dataset's validation rows, without a neural network.
+"""python -m data_prep.anchors: what a model must beat on rows of a dataset held out from it, without a neural network.
 
 Every figure is bits over the same bytes as the row metric: UTF-8 bytes of each row and one for its end. Compressors read the
-rows as text, a row a line, and are given the training rows as text before it: size(train + val) - size(train). n-grams are
+rows as text, a row a line, and are given the training rows as text before it: size(train + rows) - size(train). n-grams are
 Kneser-Ney models of the training rows' tokens, and score each row alone, as the metric does.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from data_prep.kneser_ney import train
 from gpt_core.bootstrap import CONFIDENCE, ratio_interval
 from gpt_core.cli import Parser, run
-from gpt_core.dataset import Dataset, open_dataset
+from gpt_core.dataset import Dataset, held_out, open_dataset
 from gpt_core.progress import bar
 from gpt_core.tokens import END_OF_TEXT_ID, token_bytes
 
@@ -45,10 +45,10 @@ def text_of(tokens: np.ndarray, pieces: Sequence[bytes]) -> bytes:
     return b"".join([pieces[token] for token in tokens[1:].tolist()] + [b"\n"])
 
 
-def anchors(dataset: Dataset) -> dict[str, Any]:
-    """Bits a byte of each anchor on the validation rows, and what they were measured on."""
+def anchors(dataset: Dataset, split: str = "val") -> dict[str, Any]:
+    """Bits a byte of each anchor on the rows of `split`, and what they were measured on."""
     pieces = token_bytes(dataset.tokenizer)
-    splits = [stream.read(0, len(stream)) for stream in (dataset.train, dataset.val)]
+    splits = [stream.read(0, len(stream)) for stream in (dataset.train, held_out(dataset, split))]
     before, text = (text_of(tokens, pieces) for tokens in splits)
     rows = np.cumsum(splits[1] == END_OF_TEXT_ID) - 1
     sizes = np.bincount(rows, weights=[len(pieces[token]) for token in splits[1].tolist()])
@@ -68,6 +68,7 @@ def anchors(dataset: Dataset) -> dict[str, Any]:
             progress.update()
     return {
         "data": str(dataset.folder),
+        "split": split,
         "manifest_sha256": dataset.manifest_sha256,
         "rows": len(sizes),
         "bytes": len(text),
@@ -79,7 +80,7 @@ def anchors(dataset: Dataset) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """A table for people, then the same as one line of JSON."""
-    lines = [f"{result['data']}: {result['rows']} validation rows, {result['bytes']} bytes with row ends"]
+    lines = [f"{result['data']}: {result['rows']} rows of {result['split']}, {result['bytes']} bytes with row ends"]
     for name, part in result["anchors"].items():
         line = f"  {name:<8} {part['val_bpb']:.4f} bits a byte"
         if "val_loss" in part:
@@ -94,13 +95,15 @@ def report(result: dict[str, Any]) -> str:
 def parser() -> Parser:
     """The flags of python -m data_prep.anchors."""
     made = Parser(prog="python -m data_prep.anchors", description="What a model must beat; the last line is JSON.")
-    made.add_argument("data", type=Path, metavar="DIR", help="dataset folder: trained on its train split, scored on val")
+    made.add_argument("data", type=Path, metavar="DIR", help="dataset folder: trained on its train split")
+    made.add_argument("--split", choices=("val", "test"), default="val", help="rows to score; test is for the very end")
     return made
 
 
 def main() -> None:
     """The command."""
-    print(report(anchors(open_dataset(parser().parse_args().data))))
+    args = parser().parse_args()
+    print(report(anchors(open_dataset(args.data), args.split)))
 
 
 if __name__ == "__main__":

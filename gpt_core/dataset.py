@@ -98,7 +98,7 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def open_test(dataset: Dataset) -> TokenStream:
-    """The test split, verified like the others; nothing opens it but `evaluate --split test`. Raises InputError."""
+    """The test split, verified like the others; nothing opens it but `held_out`. Raises InputError."""
     entry = dataset.manifest.get("test")
     if entry is None:
         raise InputError(
@@ -113,6 +113,11 @@ def open_test(dataset: Dataset) -> TokenStream:
     stream = TokenStream([verified_shard(dataset.folder, entry, dataset.vocab_size)])
     _check_beginning(dataset.folder, "test", stream)
     return stream
+
+
+def held_out(dataset: Dataset, split: str) -> TokenStream:
+    """The tokens of --split "val" or "test". Raises InputError."""
+    return dataset.val if split == "val" else open_test(dataset)
 
 
 def _check_beginning(folder: Path, split: str, stream: TokenStream) -> None:

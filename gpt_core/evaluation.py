@@ -15,7 +15,7 @@ from gpt_core import checkpoint
 from gpt_core.bootstrap import CONFIDENCE, ratio_interval
 from gpt_core.checkpoint import Checkpoint
 from gpt_core.cli import Parser
-from gpt_core.dataset import MANIFEST, open_dataset, open_test
+from gpt_core.dataset import MANIFEST, held_out, open_dataset
 from gpt_core.errors import InputError
 from gpt_core.progress import bar
 from gpt_core.rows import read_row, row_starts
@@ -112,7 +112,7 @@ def load_source(path: Path, flag: str, args: argparse.Namespace, others: Sequenc
             f"--data {args.data} has the tokenizer {dataset.tokenizer_sha256[:12]}..., the checkpoint was trained with "
             f"{loaded.tokenizer_sha256[:12]}...: score the text itself with --text FILE"
         )
-    tokens = dataset.val if args.split == "val" else open_test(dataset)
+    tokens = held_out(dataset, args.split)
     found = origins(dataset.manifest, args.split, len(row_starts(tokens)))
     return Source(loaded, load_members(loaded, others), tokenizer, tokens, found)
 

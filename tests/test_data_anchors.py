@@ -55,3 +55,5 @@ def test_the_command(small_dataset, monkeypatch, capsys):
     assert low < found["anchors"]["5-gram"]["val_bpb"] < high
     assert call(monkeypatch, "data_prep.anchors", small_dataset / "no") == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert call(monkeypatch, "data_prep.anchors", small_dataset, "--split", "test") == 2
+    assert "has none" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""The way of a corpus to its test split: data_prep, a short training run, evaluate --split test, which alone opens it."""
+"""The way of a corpus to its test split: data_prep, a short training run, evaluate --split test and
+anchors --split test, which alone open it."""
 
 import json
 import random
@@ -40,8 +41,13 @@ def test_evaluate_scores_the_split_that_is_asked_for(data, tmp_path, monkeypatch
         for name, rows in manifest["sources"][split]:
             counts[name] += rows
         assert {name: part["rows"] for name, part in found[split]["sources"].items()} == {n: c for n, c in counts.items() if c}
+        assert call(monkeypatch, "data_prep.anchors", data, "--split", split) == 0
+        beaten = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert [beaten[name] for name in ("split", "rows", "bytes", "tokens")] == [
+            split, *(found[split][name] for name in ("rows", "bytes", "tokens"))
+        ]  # fmt: skip
     assert found["val"]["rows"] != found["test"]["rows"]
-    # the other two commands do without it: they run on although it is broken, and the one that opens it does not
+    # other commands do without it: they run on although it is broken, and those that open it do not
     (data / "test" / "darija_test_000.bin").write_bytes(b"broken")
     assert call(monkeypatch, "torch_gpt.evaluate", "--checkpoint", run, "--data", data, "--device", "cpu") == 0
     assert call(monkeypatch, "torch_gpt.train", *train_flags(data, tmp_path / "other", "--steps", 1)) == 0
@@ -49,6 +55,8 @@ def test_evaluate_scores_the_split_that_is_asked_for(data, tmp_path, monkeypatch
     words = ("--checkpoint", run, "--data", data, "--split", "test", "--device", "cpu")
     assert call(monkeypatch, "torch_gpt.evaluate", *words) == 2
     assert "darija_test_000.bin" in capsys.readouterr().err
+    assert call(monkeypatch, "data_prep.anchors", data) == 0
+    assert call(monkeypatch, "data_prep.anchors", data, "--split", "test") == 2
 
 
 def test_a_text_file_has_no_split(data, tmp_path, monkeypatch, capsys):
