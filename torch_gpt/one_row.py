@@ -1,0 +1,27 @@
+"""A linear layer of one row, which is what decoding computes, on a CPU whose BLAS does that on one thread.
+
+Twin of mlx_gpt/one_row.py.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import has_torch_function
+
+from torch_gpt import device as devices
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, (..., in) -> (..., out); one float32 row as a batch of products, each with a part of the matrix.
+
+    The same sums, which some shapes add up in another order. Not for gradients, nor inside a mode that rounds what F.linear is
+    given.
+    """
+    one_row = x.device.type == "cpu" and x.numel() == x.shape[-1] and not torch.is_grad_enabled()
+    parts = devices.row_parts() if one_row else 1
+    rows, width = weight.shape
+    if parts == 1 or rows % parts or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or has_torch_function((x,)):
+        return F.linear(x, weight, bias)
+    each = x.reshape(1, 1, width).expand(parts, 1, width), weight.view(parts, rows // parts, width).transpose(1, 2)
+    y = torch.bmm(*each) if bias is None else torch.baddbmm(bias.view(parts, 1, rows // parts), *each)
+    return y.view(*x.shape[:-1], rows)
