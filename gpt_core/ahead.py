@@ -13,8 +13,8 @@ def nothing() -> None:
 class Ahead(Generic[Item]):
     """`make(step)` of each step in turn; `prepare` makes the next one before it is asked for.
 
-    No thread: Python's lock would hold up the one that queues work for a device. On an H200 that cost more than it gained
-    (docs/lab-notes.md).
+    No thread: on an H200 that cost a step more than it gained, probably by Python's lock, which queueing work for a device
+    needs too (docs/lab-notes.md).
     """
 
     def __init__(self, make: Callable[[int], Item], steps: range):

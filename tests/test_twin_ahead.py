@@ -1,7 +1,10 @@
 """The next step's numbers are made while a step is computed: which, when, and in which steps of the trainers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from commands import call, train_flags
 from twins import CONFIG, TWINS
 
 from gpt_core.ahead import Ahead
@@ -45,3 +48,20 @@ def test_a_step_has_it_made_before_its_update(name: str) -> None:
     look()
     assert seen == [True, False], "the update has come since"
     assert all((value == alone.weights()[key]).all() for key, value in twin.weights().items())
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_trainers_find_every_batch_but_the_first_made(
+    name: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nothing would show that the device waits for the host: the losses are the same."""
+    ready: list[int] = []
+    take = Ahead.next
+
+    def watched(self: Ahead) -> object:
+        ready.append(len(self._ready))
+        return take(self)
+
+    monkeypatch.setattr(Ahead, "next", watched)
+    assert call(monkeypatch, f"{name}_gpt.train", *train_flags(small_dataset, tmp_path / "run", "--steps", 4)) == 0
+    assert ready == [0, 1, 1, 1]
