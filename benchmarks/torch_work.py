@@ -32,7 +32,7 @@ class Idle(MultiOptimizer):
 def open_work(spec: Spec) -> Work:
     """Model, optimizer and batches of a task."""
     device = devices.pick(spec.device, spec.dtype)
-    devices.keep_freed_memory(device, spec.dtype)
+    devices.keep_freed_memory(device)
     make = partial(batch_at, loader=loader(spec), config=spec.model, train=spec.train)
     first = make(0)
     model = GPT(spec.model).to(device)

@@ -130,6 +130,7 @@ ONLY = {
         "device.synchronize",
         "device.compiled",
         "device.norms",
+        "device.zero_gradients",
         "device.row_parts",
         "device.multiplies_bfloat16",
         "device.half_precision",

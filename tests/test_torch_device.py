@@ -16,6 +16,7 @@ from twins import CPU, B, T, batch, fresh, scaled_up, torch_twin
 
 import torch_gpt.device as devices
 import torch_gpt.rounded
+from gpt_core.checkpoint import Arrays
 from gpt_core.config import TrainConfig
 from gpt_core.errors import InputError
 from torch_gpt.recompute import gelu, linear_of_gelu
@@ -86,7 +87,7 @@ def test_a_torch_without_onednn_computes_on_the_cpu(
     assert devices.pick("cpu", "bfloat16") == devices.pick("cpu", "float16") == CPU
     assert capsys.readouterr().err.count("warning: --dtype") == 2
     assert isinstance(devices.half_precision(CPU, "bfloat16"), RoundedProducts)
-    devices.keep_freed_memory(CPU, "bfloat16")
+    devices.keep_freed_memory(CPU)
 
 
 def test_a_micro_batch_that_mps_may_get_wrong_is_refused() -> None:
@@ -123,6 +124,36 @@ def test_casts_shared_by_micro_batches_change_no_bit(monkeypatch: pytest.MonkeyP
         np.testing.assert_array_equal(found.grad.numpy(), expected.grad.numpy(), err_msg=name)
 
 
+def test_gradients_lie_where_they_lay_and_start_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits after three steps as with gradients that are forgotten; others if those of the last step stay."""
+
+    def weights(zero: Any, steps: int = 3) -> Arrays:
+        monkeypatch.setattr(devices, "zero_gradients", zero)
+        twin, places = torch_twin(fresh()), set()
+        for step in range(steps):
+            twin.train_step(batch(shape=(2, B, T + 1), seed=step), 1e-2)
+            places.add(tuple(parameter.grad.data_ptr() for parameter in twin.model.parameters()))
+        assert zero is not kept or len(places) == 1
+        return twin.weights()
+
+    def forgotten(parameters: list[torch.nn.Parameter]) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+
+    kept = devices.zero_gradients
+    found, expected, wrong = weights(kept), weights(forgotten), weights(lambda parameters: None)
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        assert not np.array_equal(found[name], wrong[name]), name
+
+
+def test_elsewhere_gradients_are_forgotten() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3, device="meta"))
+    parameter.grad = torch.ones(3, device="meta")
+    devices.zero_gradients([parameter])
+    assert parameter.grad is None
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its malloc only")
 def test_freed_memory_is_kept() -> None:
     """Eight blocks of 40 MiB, more than glibc ever keeps by itself: 81,928 page faults without it.
@@ -152,16 +183,14 @@ def test_freed_memory_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("products", "dtype", "saves"),
+    ("products", "dtype"),
     [
-        (nullcontext, torch.float32, True),
-        (lambda: torch.autocast("cpu", torch.bfloat16), torch.bfloat16, True),
-        (RoundedProducts, torch.float32, False),  # it keeps a copy in bfloat16 instead
+        (nullcontext, torch.float32),
+        (lambda: torch.autocast("cpu", torch.bfloat16), torch.bfloat16),
+        (RoundedProducts, torch.float32),
     ],
 )
-def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(
-    products: Any, dtype: torch.dtype, saves: bool
-) -> None:
+def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(products: Any, dtype: torch.dtype) -> None:
     """The bytes that a forward pass leaves allocated, and the gradients, against the plain two lines."""
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(7 * 64, 5 * 64)
@@ -181,4 +210,4 @@ def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(
     assert len(found) == 4
     for value, right in zip(found, expected, strict=True):
         torch.testing.assert_close(value, right, rtol=0, atol=0)
-    assert plain - lean == (given.nbytes if saves else 0)
+    assert plain - lean == given.nbytes

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt_core import malloc
 from gpt_core.config import DType
@@ -43,13 +43,25 @@ def pick(name: str, dtype: DType = "float32") -> torch.device:
     return device
 
 
-def keep_freed_memory(device: torch.device, dtype: DType = "float32") -> None:
-    """Keeps what a step frees for the next one, on a CPU: gpt_core/malloc.py.
-
-    Not where bfloat16 is rounded: a `seed` step takes 5.7 s either way there, with 3.06 GiB at the peak instead of 2.99.
-    """
-    if device.type == "cpu" and (dtype != "bfloat16" or multiplies_bfloat16()):
+def keep_freed_memory(device: torch.device) -> None:
+    """Keeps what a step frees for the next one, on a CPU: gpt_core/malloc.py."""
+    if device.type == "cpu":
         malloc.keep_freed_memory()
+
+
+def zero_gradients(parameters: list[nn.Parameter]) -> None:
+    """Forgets them, or on a CPU fills them with zeros, in the same memory from the first step on.
+
+    Made anew in each step, they lie where activations were, whose next ones need new memory: a step of `seed` in float32 then
+    holds 2.50 GiB in place of 2.35.
+    """
+    for parameter in parameters:
+        if parameter.device.type != "cpu":
+            parameter.grad = None
+        elif parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        else:
+            parameter.grad.zero_()
 
 
 def emulates(device: torch.device, dtype: DType) -> bool:

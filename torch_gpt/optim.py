@@ -18,9 +18,10 @@ class MultiOptimizer:
         self.optimizers = optimizers
 
     def zero_grad(self) -> None:
-        """Forgets the gradients of all parameters."""
+        """Before a step: no parameter has a gradient, or on a CPU zeros."""
         for optimizer in self.optimizers:
-            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                devices.zero_gradients(group["params"])
 
     def step(self) -> None:
         """One update of all parameters."""

@@ -72,6 +72,7 @@ def make_train_step(
                 with torch.autocast(device.type, enabled=False):
                     part.backward()
                 total += part.detach() / scale
+                del part  # or what is left of its graph lies among the activations of the next micro-batch
         if scale != 1.0:
             for parameter in model.parameters():
                 if parameter.grad is not None:

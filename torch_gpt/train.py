@@ -65,7 +65,7 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Plan, devices.torch
     if args.shard and config.optimizer == "muon":
         raise InputError("--shard leaves ranks parts of matrices, Muon needs whole ones: drop it, or give --optimizer adamw")
     device = place(devices.pick(args.device, config.dtype), ranks)
-    devices.keep_freed_memory(device, config.dtype)
+    devices.keep_freed_memory(device)
     devices.refuse_large_micro_batch(device, config.micro_batch_size * model.block_size)
     name = devices.describe(device)
     if args.dry_run:
