@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_gradients_lie_where_they_lay_and_start_from_nothing(monkeypatch: pytest
     for name in found:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
         assert not np.array_equal(found[name], wrong[name]), name
+
+
+def test_no_graph_outlives_its_micro_batch() -> None:
+    """The loss of one is gone when the next begins."""
+    twin, losses, alive = torch_twin(fresh()), [], []
+    twin.model.register_forward_pre_hook(lambda *_: alive.extend(loss() is not None for loss in losses))
+    twin.model.register_forward_hook(lambda _module, _inputs, loss: losses.append(weakref.ref(loss)))
+    twin.train_step(batch(shape=(3, B, T + 1)), 1e-3)
+    assert alive == [False] * 3 and len(losses) == 3
 
 
 def test_elsewhere_gradients_are_forgotten() -> None:
