@@ -150,7 +150,9 @@ def test_gradients_lie_where_they_lay_and_start_from_nothing(monkeypatch: pytest
 
 def test_no_graph_outlives_its_micro_batch() -> None:
     """The loss of one is gone when the next begins."""
-    twin, losses, alive = torch_twin(fresh()), [], []
+    losses: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+    twin = torch_twin(fresh())
     twin.model.register_forward_pre_hook(lambda *_: alive.extend(loss() is not None for loss in losses))
     twin.model.register_forward_hook(lambda _module, _inputs, loss: losses.append(weakref.ref(loss)))
     twin.train_step(batch(shape=(3, B, T + 1)), 1e-3)
