@@ -133,6 +133,9 @@ ONLY = {
         "device.zero_gradients",
         "device.row_parts",
         "device.multiplies_bfloat16",
+        "device.made_by_amd",
+        "device.prefers_onednn",
+        "device.has_avx512",
         "device.half_precision",
         "loss.HeadLoss",
         "loss.HeadLoss.__call__",
@@ -151,8 +154,8 @@ ONLY = {
         "state.like",
     },
 }
-OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "rounded"}
-"""Files of what one framework lacks on a CPU: a BLAS, kernels, fused functions, fast bfloat16."""
+OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "onednn", "rounded"}
+"""Files of what one framework lacks on a CPU: a BLAS, kernels, fused functions, fast bfloat16, fast float32."""
 
 
 def outline(path: Path) -> list[str]:

@@ -23,9 +23,11 @@ from gpt_core.errors import InputError
 from torch_gpt.recompute import gelu, linear_of_gelu
 from torch_gpt.rounded import RoundedProducts, rounded
 
-AMX, PLAIN, ARM = (
-    {"architecture": "x86_64", "amx_bf16": True},
-    {"architecture": "x86_64", "amx_bf16": False},
+AMX, INTEL, AMD, OLD_AMD, ARM = (
+    {"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"},
+    {"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"},
+    {"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": True, "cpu_name": "AMD EPYC"},
+    {"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False, "cpu_name": "AMD EPYC"},
     {"architecture": "aarch64"},
 )
 # Largest difference over the largest value, against float64 of the rounded matrices: 1.5e-7. Unrounded ones give 2e-3.
@@ -68,7 +70,7 @@ def test_a_rounded_linear_layer_is_that_of_rounded_matrices(
         assert (value - unrounded).abs().max() > 100 * ROUNDED_TOLERANCE * right.abs().max()
 
 
-@pytest.mark.parametrize(("cpu", "native"), [(AMX, True), (PLAIN, False), (ARM, True)])
+@pytest.mark.parametrize(("cpu", "native"), [(AMX, True), (INTEL, False), (AMD, True), (OLD_AMD, False), (ARM, True)])
 def test_which_cpu_multiplies_bfloat16_itself(cpu: dict[str, Any], native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
@@ -102,7 +104,7 @@ def test_both_kinds_of_bfloat16_give_the_same_loss(monkeypatch: pytest.MonkeyPat
     """Measured, relative: losses 2.4e-4, norms 9e-5; the rounded loss is 2e-5 from float32's, since it rounds less often."""
     train, tokens = TrainConfig(dtype="bfloat16"), batch(shape=(2, 3, T + 1))
     found = []
-    for cpu in (AMX, PLAIN):
+    for cpu in (AMX, INTEL):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda cpu=cpu: cpu)
         found.append(torch_twin(scaled_up(fresh()), train=train).train_step(tokens, 1e-3))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-3) and found[0] != found[1]

@@ -4,11 +4,11 @@ Twin of mlx_gpt/one_row.py.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import has_torch_function
 
 from torch_gpt import device as devices
+from torch_gpt import onednn
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -21,7 +21,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     parts = devices.row_parts() if one_row else 1
     rows, width = weight.shape
     if parts == 1 or rows % parts or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or has_torch_function((x,)):
-        return F.linear(x, weight, bias)
+        return onednn.linear(x, weight, bias)
     each = x.reshape(1, 1, width).expand(parts, 1, width), weight.view(parts, rows // parts, width).transpose(1, 2)
     y = torch.bmm(*each) if bias is None else torch.baddbmm(bias.view(parts, 1, rows // parts), *each)
     return y.view(*x.shape[:-1], rows)
