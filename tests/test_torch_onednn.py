@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twins import CPU, T, batch, fresh, scaled_up, torch_twin
+from twins import CONFIG, CPU, T, batch, fresh, scaled_up, torch_twin
 
 import torch_gpt.device as devices
 from torch_gpt import onednn
+from torch_gpt.model import GPT
 from torch_gpt.onednn import linear, matmul
 from torch_gpt.rounded import RoundedProducts
 
@@ -122,3 +123,19 @@ def test_which_cpu_prefers_it(name: str, avx512: bool, built: bool, chosen: bool
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name, "avx512_f": avx512})
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: built)
     assert devices.prefers_onednn(CPU) is chosen and not devices.prefers_onednn(torch.device("meta"))
+
+
+def test_a_gpu_still_gets_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile traces for CUDA, on tensors without values; a question about this CPU would split it."""
+    model = GPT(CONFIG).to("meta")
+    idx, counted = (torch.zeros(2, T, dtype=dtype, device="meta") for dtype in (torch.long, torch.float32))
+
+    def loss() -> torch.Tensor:
+        return model(idx, loss_of=(idx, counted))
+
+    assert torch.compile(loss, backend="eager", fullgraph=True)().shape == ()
+    torch.compiler.reset()
+    monkeypatch.setattr(devices, "prefers_onednn", lambda device: bool(torch.cpu.get_capabilities()) and False)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(loss, backend="eager", fullgraph=True)()
+    torch.compiler.reset()

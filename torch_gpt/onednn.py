@@ -13,8 +13,9 @@ from torch_gpt import device as devices
 
 def chosen_for(x: Tensor) -> bool:
     """Whether products of x are float32 ones that oneDNN does faster; not inside autocast, nor a mode that rounds F.linear."""
-    plain = x.dtype == torch.float32 and not has_torch_function((x,))
-    return devices.prefers_onednn(x.device) and plain and not torch.is_autocast_enabled("cpu")
+    if not devices.prefers_onednn(x.device):  # first: torch.compile looks at nothing else on a GPU
+        return False
+    return x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and not has_torch_function((x,))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
