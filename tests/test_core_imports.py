@@ -135,7 +135,6 @@ ONLY = {
         "device.multiplies_bfloat16",
         "device.made_by_amd",
         "device.prefers_onednn",
-        "device.has_avx512",
         "device.half_precision",
         "loss.HeadLoss",
         "loss.HeadLoss.__call__",

@@ -16,8 +16,6 @@ from torch_gpt.model import GPT
 from torch_gpt.onednn import linear, matmul
 from torch_gpt.rounded import RoundedProducts
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN here")
-
 # Largest difference over the sum of absolute products, against float64, 2,000 shapes: 2.4e-7, and so is that of F.linear.
 TOLERANCE = 1e-6
 
@@ -27,6 +25,8 @@ Shapes = list[tuple[int, ...]]
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shapes]:
     """A CPU that prefers oneDNN; shapes of what it multiplied."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch is built without oneDNN here")
     seen: Shapes = []
     real = onednn.product
 
@@ -74,7 +74,7 @@ def test_values_and_gradients_are_those_of_a_linear_layer(
 
 
 def test_the_order_of_a_matrix_in_memory_does_not_matter(products: Shapes) -> None:
-    """Attention gives back transposed values, and the head multiplies by the weight as it lies."""
+    """The backward pass and the head multiply by matrices that lie transposed."""
     a, b = torch.arange(15.0).view(5, 3).T, torch.arange(20.0).view(5, 4)
     right = [[360.0, 390, 420, 450], [400, 435, 470, 505], [440, 480, 520, 560]]  # a is [[0 3 6 9 12], [1 4 7 10 13], [2 ...]]
     assert matmul(a, b).tolist() == right and linear(a, b.T).tolist() == right and len(products) == 2

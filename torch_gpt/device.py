@@ -160,12 +160,9 @@ def prefers_onednn(device: torch.device) -> bool:
 
     On an EPYC with AVX-512: 190 GFLOPS and 145 forward, for the layers of `seed`. With AVX2 alone they are alike.
     """
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and made_by_amd() and has_avx512()
-
-
-def has_avx512() -> bool:
-    """Whether this CPU has the foundation of AVX-512."""
-    return bool(torch.cpu.get_capabilities().get("avx512_f"))
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return made_by_amd() and bool(torch.cpu.get_capabilities().get("avx512_f"))
 
 
 def row_parts() -> int:

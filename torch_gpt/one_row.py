@@ -5,7 +5,6 @@ Twin of mlx_gpt/one_row.py.
 
 import torch
 from torch import Tensor
-from torch.overrides import has_torch_function
 
 from torch_gpt import device as devices
 from torch_gpt import onednn
@@ -20,7 +19,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     one_row = x.device.type == "cpu" and x.numel() == x.shape[-1] and not torch.is_grad_enabled()
     parts = devices.row_parts() if one_row else 1
     rows, width = weight.shape
-    if parts == 1 or rows % parts or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or has_torch_function((x,)):
+    if parts == 1 or rows % parts or not onednn.plain(x):
         return onednn.linear(x, weight, bias)
     each = x.reshape(1, 1, width).expand(parts, 1, width), weight.view(parts, rows // parts, width).transpose(1, 2)
     y = torch.bmm(*each) if bias is None else torch.baddbmm(bias.view(parts, 1, rows // parts), *each)

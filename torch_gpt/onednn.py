@@ -11,11 +11,14 @@ from torch.overrides import has_torch_function
 from torch_gpt import device as devices
 
 
-def chosen_for(x: Tensor) -> bool:
-    """Whether products of x are float32 ones that oneDNN does faster; not inside autocast, nor a mode that rounds F.linear."""
-    if not devices.prefers_onednn(x.device):  # first: torch.compile looks at nothing else on a GPU
-        return False
+def plain(x: Tensor) -> bool:
+    """Whether x holds float32 values that are multiplied as they are: not inside autocast, nor a mode that rounds them."""
     return x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and not has_torch_function((x,))
+
+
+def chosen_for(x: Tensor) -> bool:
+    """Whether oneDNN multiplies x. The device comes first: torch.compile looks at nothing else on a GPU."""
+    return devices.prefers_onednn(x.device) and plain(x)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
