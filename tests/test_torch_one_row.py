@@ -27,7 +27,7 @@ Batches = list[tuple[int, ...]]
 def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batches]:
     """A CPU that needs two parts; shapes of the matrices that were multiplied in parts."""
     seen: Batches = []
-    monkeypatch.setattr(devices, "row_parts", lambda: 2)
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 2)
     for name in ("bmm", "baddbmm"):
         real = getattr(torch, name)
 
@@ -56,7 +56,7 @@ def drawn(rows: int, width: int, shape: tuple[int, ...], seed: int) -> list[torc
 def test_the_values_are_those_of_a_linear_layer(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, parts: int, each: int, width: int, lead: int, biased: bool, seed: int
 ) -> None:
-    monkeypatch.setattr(devices, "row_parts", lambda: parts)
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: parts)
     x, weight, bias = drawn(parts * each, width, (1,) * (lead - 1) + (width,), seed)
     batches.clear()
     with torch.no_grad():
@@ -68,6 +68,25 @@ def test_the_values_are_those_of_a_linear_layer(
     if biased:  # negative control: a part that gets its neighbour's bias is seen
         wrong = F.linear(x, weight, bias.roll(each)).double()
         assert each * parts == 1 or (wrong - right).abs().max().item() > TOLERANCE * scale
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(rows=st.integers(2, 99), width=st.integers(400, 4095), biased=st.booleans(), seed=st.integers(0, 2**31))
+def test_a_product_for_each_row_of_a_wide_matrix(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch, rows: int, width: int, biased: bool, seed: int
+) -> None:
+    """Widths from which torch leaves such products to its BLAS. Largest difference of 2,000 shapes: 6.0e-8."""
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: rows)
+    x, weight, bias = drawn(rows, width, (1, 1, width), seed)
+    batches.clear()
+    with torch.no_grad():
+        found = linear(x, weight, bias if biased else None)
+    right = F.linear(x.double(), weight.double(), bias.double() if biased else None)
+    assert batches == [(rows, width, 1)] and found.shape == right.shape
+    scale = (x.abs() @ weight.abs().T).max().item()
+    assert (found - right).abs().max().item() <= TOLERANCE * scale
+    wrong = F.linear(x[..., 200:], weight[:, 200:], bias if biased else None)  # negative control: a part of the sum is left out
+    assert (wrong - right).abs().max().item() > TOLERANCE * scale
 
 
 def test_only_one_float32_row_without_gradients_on_a_cpu(batches: Batches) -> None:
@@ -100,7 +119,7 @@ def test_generated_text_is_the_same(batches: Batches, monkeypatch: pytest.Monkey
 
     found = tokens()
     assert len(found) == 9 and len(batches) == 8 * 4 * len(twin.model.h)
-    monkeypatch.setattr(devices, "row_parts", lambda: 1)
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 1)
     assert tokens() == found
 
 
@@ -112,6 +131,7 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask() is needed
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert ask() is False
-    for needed, parts in ((True, torch.get_num_threads()), (False, 1)):
+    threads = torch.get_num_threads()
+    for needed, width, parts in ((True, 399, threads), (True, 400, 96), (True, 4095, 96), (True, 4096, threads), (False, 768, 1)):
         monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda needed=needed: needed)
-        assert devices.row_parts() == parts
+        assert devices.row_parts(96, width) == parts

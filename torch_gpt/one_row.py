@@ -17,8 +17,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     given.
     """
     one_row = x.device.type == "cpu" and x.numel() == x.shape[-1] and not torch.is_grad_enabled()
-    parts = devices.row_parts() if one_row else 1
     rows, width = weight.shape
+    parts = devices.row_parts(rows, width) if one_row else 1
     if parts == 1 or rows % parts or not onednn.plain(x):
         return onednn.linear(x, weight, bias)
     each = x.reshape(1, 1, width).expand(parts, 1, width), weight.view(parts, rows // parts, width).transpose(1, 2)
