@@ -57,6 +57,15 @@ def peak_memory() -> int:
     return mx.get_peak_memory()
 
 
+def row_parts(rows: int, width: int) -> int:
+    """Into how many parts a matrix is cut to be multiplied by one row: one where MKL uses all threads for it by itself.
+
+    One also for less than a million values: streams that wait for each other cost 0.1 ms. Else two, each on a stream of
+    its own; more were not tried, since the machine had two cores.
+    """
+    return 2 if rows * width >= 1_000_000 and multiplies_one_row_on_one_thread() else 1
+
+
 @cache
 def multiplies_one_row_on_one_thread() -> bool:
     """Whether this is MKL on an AMD CPU. On an EPYC with AVX2, two cores, all products of a token of `seed` take 45 ms, in two

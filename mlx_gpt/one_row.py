@@ -14,11 +14,12 @@ from mlx_gpt import device as devices
 def linear(x: array, weight: array, bias: array | None = None) -> array:
     """x W^T + b, (..., in) -> (..., out); one float32 row as two products at a time, each with half of the matrix.
 
-    A stream of MLX computes on a thread of its own. More than two were not tried: the machine had two cores.
+    A stream of MLX computes on a thread of its own.
     """
-    rows = weight.shape[0]
     one_row = x.size == x.shape[-1] and x.dtype == mx.float32 and mx.default_device() == mx.cpu
-    if not one_row or rows % 2 or not devices.multiplies_one_row_on_one_thread():
+    rows, width = weight.shape
+    parts = devices.row_parts(rows, width) if one_row else 1
+    if parts == 1 or rows % parts:
         return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
     halves = []
     for half, stream in ((slice(rows // 2), None), (slice(rows // 2, rows), second_stream())):

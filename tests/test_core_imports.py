@@ -131,7 +131,6 @@ ONLY = {
         "device.compiled",
         "device.norms",
         "device.zero_gradients",
-        "device.row_parts",
         "device.multiplies_bfloat16",
         "device.made_by_amd",
         "device.prefers_onednn",

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="for CPUs"
 def halves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """A CPU that needs it; shapes of the halves that were multiplied, transposed."""
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda: True)
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 2)
     for name in ("matmul", "addmm"):
         real = getattr(mx, name)
 
@@ -78,7 +78,7 @@ def test_only_one_float32_row(halves: list[tuple[int, ...]], monkeypatch: pytest
     assert halves == []
     mx.eval(linear(x, weight, bias))
     assert halves == [(5, 3)] * 2
-    monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda: False)
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 1)
     mx.eval(linear(x, weight, bias))
     assert halves == [(5, 3)] * 2
 
@@ -95,7 +95,7 @@ def test_generated_text_is_the_same_in_any_thread(halves: list[tuple[int, ...]],
     assert len(found) == 9 and len(halves) == 2 * 8 * 4 * len(twin.model.h)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(tokens).result() == found
-    monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda: False)
+    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 1)
     assert tokens() == found
 
 
@@ -108,3 +108,6 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mx, "device_info", lambda _device, name=name: {"device_name": name})
         monkeypatch.setattr(devices.ctypes, "CDLL", lambda _name, blas=blas: blas())
         assert ask() is needed
+    for found, rows, parts in ((True, 999, 1), (True, 1000, 2), (False, 1000, 1)):
+        monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda found=found: found)
+        assert devices.row_parts(rows, 1000) == parts

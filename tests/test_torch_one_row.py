@@ -132,6 +132,13 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert ask() is False
     threads = torch.get_num_threads()
-    for needed, width, parts in ((1, 399, threads), (1, 400, 96), (1, 4095, 96), (1, 4096, threads), (0, 768, 1)):
-        monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda needed=needed: needed)
-        assert devices.row_parts(96, width) == parts
+    for found, rows, width, parts in (
+        (True, 1000, 399, threads),
+        (True, 1000, 400, 1000),
+        (True, 1000, 4095, 1000),
+        (True, 1000, 4096, threads),
+        (True, 99, 1000, 1),
+        (False, 1000, 768, 1),
+    ):
+        monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda found=found: found)
+        assert devices.row_parts(rows, width) == parts

@@ -168,11 +168,11 @@ def prefers_onednn(device: torch.device) -> bool:
 def row_parts(rows: int, width: int) -> int:
     """Into how many parts a matrix is cut to be multiplied by one row: one where MKL uses all threads for it by itself.
 
-    Else one a thread, or one a row where MKL is better at dot products: 25 to 30 GB/s on an EPYC with AVX-512, 18 with a part a
-    thread (17 and 14 on one thread). Below 400 values torch multiplies so small a part without MKL, at half of that, and above
-    some 4,000 MKL is slower at it.
+    One also for less than 100,000 values, where parts cost more than they save. Else one a thread, or one a row where MKL is
+    better at dot products: 25 to 30 GB/s on an EPYC with AVX-512, 18 with a part a thread (17 and 14 on one thread). Below 400
+    values torch multiplies so small a part without MKL, at half of that, and from 4,096 values on MKL is slower at it.
     """
-    if not multiplies_one_row_on_one_thread():
+    if rows * width < 100_000 or not multiplies_one_row_on_one_thread():
         return 1
     return rows if 400 <= width < 4096 else torch.get_num_threads()
 
