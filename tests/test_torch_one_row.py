@@ -71,11 +71,11 @@ def test_the_values_are_those_of_a_linear_layer(
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-@given(rows=st.integers(2, 99), width=st.integers(400, 4095), biased=st.booleans(), seed=st.integers(0, 2**31))
+@given(rows=st.integers(2, 99), width=st.integers(400, 2048), biased=st.booleans(), seed=st.integers(0, 2**31))
 def test_a_product_for_each_row_of_a_wide_matrix(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, rows: int, width: int, biased: bool, seed: int
 ) -> None:
-    """Widths from which torch leaves such products to its BLAS. Largest difference of 2,000 shapes: 6.0e-8."""
+    """Widths at which torch leaves such products to its BLAS. Largest difference of 2,000 shapes, to 4,095 wide: 6.0e-8."""
     monkeypatch.setattr(devices, "row_parts", lambda rows, width: rows)
     x, weight, bias = drawn(rows, width, (1, 1, width), seed)
     batches.clear()
@@ -135,8 +135,8 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for found, rows, width, parts in (
         (True, 1000, 399, threads),
         (True, 1000, 400, 1000),
-        (True, 1000, 4095, 1000),
-        (True, 1000, 4096, threads),
+        (True, 1000, 2048, 1000),
+        (True, 1000, 2049, threads),
         (True, 99, 1000, 1),
         (False, 1000, 768, 1),
     ):
