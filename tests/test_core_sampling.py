@@ -72,6 +72,36 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_p(logits, temperature, top
     np.testing.assert_allclose(found[kept], full[kept] / full[kept].sum(), rtol=1e-9)
 
 
+def sorted_whole(scores, sampling):
+    """The same distribution by sorting all tokens, as section 3.1 of Holtzman et al. 2020 tells it."""
+    weights = np.exp((scores.astype(np.float64) - scores.max()) / sampling.temperature)
+    weights /= weights.sum()
+    order = np.argsort(-scores.astype(np.float64), kind="stable")
+    left, mass = [], 0.0
+    for token in order[: sampling.top_k]:
+        if sampling.top_p is not None and mass >= sampling.top_p * weights[order[: sampling.top_k]].sum():
+            break
+        left.append(token)
+        mass += weights[token]
+    found = np.zeros_like(weights)
+    found[left] = weights[left]
+    return found / found.sum()
+
+
+@given(
+    st.lists(st.integers(-6, 6), min_size=1, max_size=300), st.none() | st.integers(1, 310), st.none() | st.floats(0.01, 0.99)
+)
+def test_what_is_not_sorted_changes_nothing(steps, top_k, top_p):
+    """Logits with many equals, against all of them sorted."""
+    scores = (np.array(steps) * math.log(2)).astype(np.float32)
+    sampling = Sampling(1.0, top_k, top_p)
+    found, expected = probabilities(scores, sampling), sorted_whole(scores, sampling)
+    if np.count_nonzero(found) != np.count_nonzero(expected):  # a mass that meets top_p exactly may fall on either side
+        assert abs(np.count_nonzero(found) - np.count_nonzero(expected)) == 1
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 @given(LOGIT_LISTS, st.integers(0, 2**32))
 def test_temperature_zero_is_argmax_whatever_the_seed(logits, seed):
     scores = np.array(logits, dtype=np.float32)
@@ -103,9 +133,10 @@ def test_frequencies_follow_the_probabilities():
 def test_a_token_takes_one_uniform_number():
     """The twins stay in step only if each token uses the same share of the random stream."""
     generator, counting = np.random.default_rng(5), np.random.default_rng(5)
-    for sampling in (Sampling(), Sampling(0.0), Sampling(top_k=2), Sampling(top_p=0.3)):
+    for sampling in (Sampling(), Sampling(0.5), Sampling(top_k=2), Sampling(top_p=0.3)):
         choose(LOGITS, sampling, generator)
         counting.random()
+    choose(LOGITS, Sampling(0.0), generator)  # the likeliest is no matter of chance
     assert generator.random() == counting.random()
 
 
