@@ -8,6 +8,7 @@ import os
 import shutil
 from functools import cache
 from importlib.metadata import version
+from typing import Literal
 
 import mlx.core as mx
 
@@ -17,6 +18,8 @@ from gpt_core.errors import InputError
 from gpt_core.half import emulated_by, warn_emulated
 
 DEVICES = ("auto", "gpu", "cpu")
+RowWay = Literal["whole", "threads"]
+"""How `one_row.linear` multiplies: at once, or as one product for each of two threads."""
 
 
 def pick(name: str, dtype: DType = "float32") -> mx.Device:
@@ -57,13 +60,15 @@ def peak_memory() -> int:
     return mx.get_peak_memory()
 
 
-def row_parts(rows: int, width: int) -> int:
-    """Into how many parts a matrix is cut to be multiplied by one row: one where MKL uses all threads for it by itself.
+def row_way(rows: int, width: int) -> RowWay:
+    """How to multiply a matrix by one row: "whole" where MKL uses all threads for it by itself.
 
-    One also for less than a million values: streams that wait for each other cost 0.1 ms. Else two, each on a stream of
-    its own; more were not tried, since the machine had two cores.
+    Also below a million values: streams that wait for each other cost 0.1 ms. Else as two halves, each on a stream of its own;
+    more were not tried, since the machine had two cores. As in the other twin, beside a row of zeros, MKL would use its threads
+    too, but they go on spinning, and the next graph is late: 0.8 to 0.9 of the tokens.
     """
-    return 2 if rows * width >= 1_000_000 and multiplies_one_row_on_one_thread() else 1
+    large = rows * width >= 1_000_000 and rows % 2 == 0
+    return "threads" if large and multiplies_one_row_on_one_thread() else "whole"
 
 
 @cache

@@ -18,8 +18,7 @@ def linear(x: array, weight: array, bias: array | None = None) -> array:
     """
     one_row = x.size == x.shape[-1] and x.dtype == mx.float32 and mx.default_device() == mx.cpu
     rows, width = weight.shape
-    parts = devices.row_parts(rows, width) if one_row else 1
-    if parts == 1 or rows % parts:
+    if not one_row or devices.row_way(rows, width) == "whole":
         return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
     halves = []
     for half, stream in ((slice(rows // 2), None), (slice(rows // 2, rows), second_stream())):

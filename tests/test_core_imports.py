@@ -123,6 +123,8 @@ ONLY = {
         "ranks.PIECE",
     },
     "torch_gpt": {
+        "one_row.beside_zeros",
+        "one_row.in_parts",
         "device.MPS_MICRO_BATCH_TOKENS",
         "device.refuse_known_bad",
         "device.refuse_large_micro_batch",
@@ -152,8 +154,8 @@ ONLY = {
         "state.like",
     },
 }
-OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "onednn", "rounded"}
-"""Files of what one framework lacks on a CPU: a BLAS, kernels, fused functions, fast bfloat16, fast float32."""
+OWN_FILES = {"__init__", "blas", "cpu_kernels", "functional", "one_token", "onednn", "rounded"}
+"""Files of what one framework lacks on a CPU: a BLAS, kernels, fused functions, a graph a token, fast bfloat16 and float32."""
 
 
 def outline(path: Path) -> list[str]:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="for CPUs"
 def halves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """A CPU that needs it; shapes of the halves that were multiplied, transposed."""
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 2)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "whole" if rows % 2 else "threads")
     for name in ("matmul", "addmm"):
         real = getattr(mx, name)
 
@@ -78,7 +78,7 @@ def test_only_one_float32_row(halves: list[tuple[int, ...]], monkeypatch: pytest
     assert halves == []
     mx.eval(linear(x, weight, bias))
     assert halves == [(5, 3)] * 2
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 1)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "whole")
     mx.eval(linear(x, weight, bias))
     assert halves == [(5, 3)] * 2
 
@@ -95,7 +95,7 @@ def test_generated_text_is_the_same_in_any_thread(halves: list[tuple[int, ...]],
     assert len(found) == 9 and len(halves) == 2 * 8 * 4 * len(twin.model.h)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(tokens).result() == found
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 1)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "whole")
     assert tokens() == found
 
 
@@ -108,6 +108,11 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mx, "device_info", lambda _device, name=name: {"device_name": name})
         monkeypatch.setattr(devices.ctypes, "CDLL", lambda _name, blas=blas: blas())
         assert ask() is needed
-    for found, rows, parts in ((True, 999, 1), (True, 1000, 2), (False, 1000, 1)):
+    for found, rows, way in (
+        (True, 998, "whole"),
+        (True, 1000, "threads"),
+        (True, 1001, "whole"),  # as many rows as two threads cannot share
+        (False, 1000, "whole"),
+    ):
         monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda found=found: found)
-        assert devices.row_parts(rows, 1000) == parts
+        assert devices.row_way(rows, 1000) == way

@@ -27,7 +27,8 @@ Batches = list[tuple[int, ...]]
 def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batches]:
     """A CPU that needs two parts; shapes of the matrices that were multiplied in parts."""
     seen: Batches = []
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 2)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "whole" if rows % 2 else "threads")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     for name in ("bmm", "baddbmm"):
         real = getattr(torch, name)
 
@@ -56,7 +57,8 @@ def drawn(rows: int, width: int, shape: tuple[int, ...], seed: int) -> list[torc
 def test_the_values_are_those_of_a_linear_layer(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, parts: int, each: int, width: int, lead: int, biased: bool, seed: int
 ) -> None:
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: parts)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "threads")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: parts)
     x, weight, bias = drawn(parts * each, width, (1,) * (lead - 1) + (width,), seed)
     batches.clear()
     with torch.no_grad():
@@ -76,7 +78,7 @@ def test_a_product_for_each_row_of_a_wide_matrix(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, rows: int, width: int, biased: bool, seed: int
 ) -> None:
     """Widths at which torch leaves such products to its BLAS. Largest difference of 2,000 shapes, to 4,095 wide: 6.0e-8."""
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: rows)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "rows")
     x, weight, bias = drawn(rows, width, (1, 1, width), seed)
     batches.clear()
     with torch.no_grad():
@@ -89,11 +91,35 @@ def test_a_product_for_each_row_of_a_wide_matrix(
     assert (wrong - right).abs().max().item() > TOLERANCE * scale
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 99),
+    width=st.integers(1, 400),
+    lead=st.integers(1, 3),
+    biased=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_a_row_beside_one_of_zeros(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch, rows: int, width: int, lead: int, biased: bool, seed: int
+) -> None:
+    """Largest difference of 2,000 shapes: 1.3e-7."""
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "pair")
+    x, weight, bias = drawn(rows, width, (1,) * (lead - 1) + (width,), seed)
+    batches.clear()
+    with torch.no_grad():
+        found = linear(x, weight, bias if biased else None)
+    right = F.linear(x.double(), weight.double(), bias.double() if biased else None)
+    assert batches == [] and found.shape == right.shape
+    scale = (F.linear(x.abs(), weight.abs(), bias.abs() if biased else None)).max().item()
+    assert (found - right).abs().max().item() <= TOLERANCE * scale
+    other = bias if biased else right.flatten()  # negative control: the second column, which holds biases alone, is another
+    assert (other - right).abs().max().item() > TOLERANCE * scale or not biased
+
+
 def test_only_one_float32_row_without_gradients_on_a_cpu(batches: Batches) -> None:
     x, weight, bias = drawn(6, 5, (1, 1, 5), 0)
     with torch.no_grad():
         linear(x.expand(1, 2, 5), weight, bias)  # two rows
-        linear(x, weight[:5], bias[:5])  # rows that two threads cannot share
         linear(x.double(), weight.double(), bias.double())
         linear(x.to("meta"), weight.to("meta"), bias.to("meta"))
         with torch.autocast("cpu", torch.bfloat16):
@@ -119,7 +145,7 @@ def test_generated_text_is_the_same(batches: Batches, monkeypatch: pytest.Monkey
 
     found = tokens()
     assert len(found) == 9 and len(batches) == 8 * 4 * len(twin.model.h)
-    monkeypatch.setattr(devices, "row_parts", lambda rows, width: 1)
+    monkeypatch.setattr(devices, "row_way", lambda rows, width: "whole")
     assert tokens() == found
 
 
@@ -131,14 +157,17 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask() is needed
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert ask() is False
-    threads = torch.get_num_threads()
-    for found, rows, width, parts in (
-        (True, 1000, 399, threads),
-        (True, 1000, 400, 1000),
-        (True, 1000, 2048, 1000),
-        (True, 1000, 2049, threads),
-        (True, 99, 1000, 1),
-        (False, 1000, 768, 1),
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for found, rows, width, way in (
+        (True, 1000, 399, "pair"),
+        (True, 624, 399, "threads"),  # 249,000 values
+        (True, 623, 399, "whole"),  # as many rows as two threads cannot share
+        (True, 1000, 400, "rows"),
+        (True, 999, 2048, "rows"),
+        (True, 1000, 2049, "threads"),
+        (True, 999, 2049, "whole"),
+        (True, 99, 1000, "whole"),
+        (False, 1000, 768, "whole"),
     ):
         monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda found=found: found)
-        assert devices.row_parts(rows, width) == parts
+        assert devices.row_way(rows, width) == way

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from torch_gpt.rounded import RoundedProducts
 
 DEVICES = ("auto", "mps", "cuda", "cpu")
 MPS_MICRO_BATCH_TOKENS = 32_768
+RowWay = Literal["whole", "pair", "threads", "rows"]
+"""How `one_row.linear` multiplies: at once, beside a row of zeros, or as a product for each thread or row of the matrix."""
 
 
 def pick(name: str, dtype: DType = "float32") -> torch.device:
@@ -165,17 +168,20 @@ def prefers_onednn(device: torch.device) -> bool:
     return made_by_amd() and bool(torch.cpu.get_capabilities().get("avx512_f"))
 
 
-def row_parts(rows: int, width: int) -> int:
-    """Into how many parts a matrix is cut to be multiplied by one row: one where MKL uses all threads for it by itself.
+def row_way(rows: int, width: int) -> RowWay:
+    """How to multiply a matrix by one row: "whole" where MKL is good at it, or the matrix below 100,000 values and in a cache.
 
-    One also for less than 100,000 values, where parts cost more than they save. Else one a thread, or one a row where MKL is
-    better at dot products: for 768 rows on an EPYC with AVX-512, 1.6 times as fast at a width of 400, 1.3 at 1,024, 1.1 to 1.3
-    at 2,048. Below 400 values torch multiplies so small a part without MKL (0.8), from 2,560 on MKL is slower at it (0.7 to
-    0.95).
+    Else, on an EPYC with AVX-512 and two threads: one product for each row, widths of 400 to 2,048 (25 to 30 GB/s; below, torch
+    multiplies so small a part without MKL, above, MKL is slower at it); for narrower ones as a pair of columns, from 250,000
+    values on (13 to 20 GB/s, by itself 5 to 7); otherwise one product a thread (10 to 19).
     """
     if rows * width < 100_000 or not multiplies_one_row_on_one_thread():
-        return 1
-    return rows if 400 <= width <= 2048 else torch.get_num_threads()
+        return "whole"
+    if 400 <= width <= 2048:
+        return "rows"
+    if width < 400 and rows * width >= 250_000:
+        return "pair"
+    return "whole" if rows % torch.get_num_threads() else "threads"
 
 
 @cache
