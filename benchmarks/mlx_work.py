@@ -65,8 +65,9 @@ def open_work(spec: Spec) -> Work:
             mx.eval(gradients)
         mx.eval(compiled_update(gradients), state)
 
+    forward = make_forward(model)
+
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
-        forward = make_forward(model)
         tokens = generate(forward, prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0)
         return time_tokens(tokens, clock)
 

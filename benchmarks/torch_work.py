@@ -55,9 +55,10 @@ def open_work(spec: Spec) -> Work:
         optimizer.step()
         devices.synchronize(device)
 
+    forward = make_forward(model, device)
+
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
         with precision(device, spec.dtype):
-            forward = make_forward(model, device)
             tokens = generate(
                 forward, prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0
             )

@@ -28,23 +28,25 @@ from mlx_gpt.recompute import linear_of_gelu
 class KVCache:
     """Keys and values of the tokens seen so far, (B, H, S, D) a layer, in buffers with room for a whole context."""
 
-    def __init__(self, n_layer: int, block_size: int):
+    def __init__(self, block_size: int):
         self.block_size = block_size
-        self.length = 0
-        """S, tokens seen so far; the model counts on after its last layer."""
-        self.keys: list[array | None] = [None] * n_layer
-        self.values: list[array | None] = [None] * n_layer
+        self.length: int | array = 0
+        """S, tokens seen so far; the model counts on after its last layer. An array in `one_token.Places`."""
+        self.seen_BTS: array | None = None
+        """Which of the keys that `extend` returns count: all of them, up to each query."""
+        self.keys: list[array] = []
+        self.values: list[array] = []
 
     def extend(self, layer: int, k_BHTD: array, v_BHTD: array) -> tuple[array, array]:
         """Writes new tokens behind the others and returns views of all of them, (B, H, S + T, D) each."""
-        keys, values = self.keys[layer], self.values[layer]
-        if keys is None or values is None:
+        if layer == len(self.keys):
             B, H, _, D = k_BHTD.shape
-            keys, values = (mx.zeros((B, H, self.block_size, D), k_BHTD.dtype) for _ in range(2))
+            for buffers in (self.keys, self.values):
+                buffers.append(mx.zeros((B, H, self.block_size, D), k_BHTD.dtype))
+        keys, values = self.keys[layer], self.values[layer]
         end = self.length + k_BHTD.shape[2]
         keys[:, :, self.length : end] = k_BHTD
         values[:, :, self.length : end] = v_BHTD
-        self.keys[layer], self.values[layer] = keys, values
         return keys[:, :, :end], values[:, :, :end]
 
 
@@ -73,7 +75,7 @@ def reference_attention(q_BHTD: array, k_BHSD: array, v_BHSD: array, seen_BTS: a
     return weights_BHTS @ v_BHSD
 
 
-def rotate(x_BHTD: array, first: int) -> array:
+def rotate(x_BHTD: array, first: int | array) -> array:
     """Turns the pair of values (i, i + D/2) at position p by the angle p / 10,000^(2i / D), as Llama and Qwen lay RoPE out.
 
     Su et al. 2021, equation 34. Position `first` is that of the first token here.
@@ -204,10 +206,10 @@ class GPT(nn.Module):
         `kept_BPTC` are the factors of dropout, as of `dropped`. With `loss_of`, targets and factors (B, T) each, the sum of
         factor x nats comes instead of logits, a scalar.
         """
-        seen_BTS = None if positions_BT is None else row_mask(positions_BT)
+        seen_BTS = cache.seen_BTS if cache is not None else None if positions_BT is None else row_mask(positions_BT)
         if positions_BT is None:
             first = cache.length if cache is not None else 0
-            positions_BT = mx.arange(first, first + idx_BT.shape[1])
+            positions_BT = first + mx.arange(idx_BT.shape[1])
         x_BTC = self.wte(idx_BT)
         if self.wpe is not None:
             x_BTC = x_BTC + self.wpe(positions_BT)

@@ -15,7 +15,7 @@ def make_forward(model: GPT, device: torch.device) -> Forward:
 
     @torch.inference_mode()
     def forward(tokens: list[int], cache: KVCache | None) -> tuple[np.ndarray, KVCache]:
-        cache = cache or KVCache(len(model.h), model.block_size)
+        cache = cache or KVCache(model.block_size)
         logits_BTV = model(torch.tensor([tokens], device=device), cache)
         return logits_BTV[0, -1].cpu().numpy(), cache
 

@@ -28,20 +28,20 @@ from torch_gpt.recompute import linear_of_gelu
 class KVCache:
     """Keys and values of the tokens seen so far, (B, H, S, D) a layer, in buffers with room for a whole context."""
 
-    def __init__(self, n_layer: int, block_size: int):
+    def __init__(self, block_size: int):
         self.block_size = block_size
         self.length = 0
         """S, tokens seen so far; the model counts on after its last layer."""
-        self.keys: list[Tensor | None] = [None] * n_layer
-        self.values: list[Tensor | None] = [None] * n_layer
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
 
     def extend(self, layer: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Writes new tokens behind the others and returns views of all of them, (B, H, S + T, D) each."""
-        keys, values = self.keys[layer], self.values[layer]
-        if keys is None or values is None:
+        if layer == len(self.keys):
             B, H, _, D = k_BHTD.shape
-            keys, values = (k_BHTD.new_empty(B, H, self.block_size, D) for _ in range(2))
-            self.keys[layer], self.values[layer] = keys, values
+            for buffers in (self.keys, self.values):
+                buffers.append(k_BHTD.new_empty(B, H, self.block_size, D))
+        keys, values = self.keys[layer], self.values[layer]
         end = self.length + k_BHTD.shape[2]
         keys[:, :, self.length : end] = k_BHTD
         values[:, :, self.length : end] = v_BHTD
