@@ -1,7 +1,7 @@
 """mlx_gpt, to be timed. Twin of benchmarks/torch_work.py."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import mlx_gpt  # noqa: F401  # isort: skip
 import mlx.core as mx
@@ -65,10 +65,12 @@ def open_work(spec: Spec) -> Work:
             mx.eval(gradients)
         mx.eval(compiled_update(gradients), state)
 
-    forward = make_forward(model)
+    forward = cache(partial(make_forward, model))  # only when it is asked for: it may store weights otherwise
 
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
-        tokens = generate(forward, prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0)
+        tokens = generate(
+            forward(), prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0
+        )
         return time_tokens(tokens, clock)
 
     return Work(

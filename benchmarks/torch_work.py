@@ -1,7 +1,7 @@
 """torch_gpt, to be timed. Twin of benchmarks/mlx_work.py."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -55,12 +55,12 @@ def open_work(spec: Spec) -> Work:
         optimizer.step()
         devices.synchronize(device)
 
-    forward = make_forward(model, device)
+    forward = cache(partial(make_forward, model, device))  # only when it is asked for: it may store weights otherwise
 
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
         with precision(device, spec.dtype):
             tokens = generate(
-                forward, prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0
+                forward(), prompt[1:], Sampling(temperature=0), count, spec.model.vocab_size, spec.model.block_size, 0
             )
             return time_tokens(tokens, clock)
 

@@ -7,12 +7,14 @@ from gpt_core import cli, generation
 from gpt_core.generation import Forward
 from mlx_gpt import device as devices
 from mlx_gpt.model import GPT, KVCache
+from mlx_gpt.one_row import lay_out
 from mlx_gpt.one_token import make_one_token
 from mlx_gpt.state import load_weights
 
 
 def make_forward(model: GPT) -> Forward:
     """The forward pass for `generation.generate`: new tokens and a cache in, the last logits (V,) and the cache out."""
+    lay_out(model)
     one_token = make_one_token(model)
 
     def forward(tokens: list[int], cache: KVCache | None) -> tuple[np.ndarray, KVCache]:

@@ -6,9 +6,23 @@ Twin of torch_gpt/one_row.py.
 from functools import cache
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.core import array
+from mlx.utils import tree_map
 
 from mlx_gpt import device as devices
+
+
+def lay_out(model: nn.Module) -> None:
+    """Stores a model's matrices by columns where one row is multiplied faster so. Their values and shapes stay."""
+
+    def stored(weight: array) -> array:
+        by_columns = weight.ndim == 2 and weight.dtype == mx.float32 and devices.reads_columns(*weight.shape)
+        return mx.contiguous(weight.T).T if by_columns else weight
+
+    if mx.default_device() == mx.cpu:
+        model.update(tree_map(stored, model.parameters()))
+        mx.eval(model.parameters())
 
 
 def linear(x: array, weight: array, bias: array | None = None) -> array:

@@ -114,6 +114,8 @@ def test_help_names_the_run_folder_that_is_made(outlines, twin, folder):
 # What only one twin has, on purpose.
 ONLY = {
     "mlx_gpt": {
+        "device.reads_columns",
+        "one_row.lay_out",
         "one_row.second_stream",
         "loss._head_loss",
         "loss._head_loss_vjp",

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twins import fresh, mlx_twin
+from twins import fresh, mlx_twin, scaled_up
 
 import mlx_gpt.device as devices
 from gpt_core.generation import generate
 from gpt_core.sampling import Sampling
 from mlx_gpt.generate import make_forward
-from mlx_gpt.one_row import linear
+from mlx_gpt.model import GPT
+from mlx_gpt.one_row import lay_out, linear
+from mlx_gpt.state import flat
 
 # Largest difference over the sum of absolute products, against float64, 2,000 shapes: 1.3e-7.
 TOLERANCE = 1e-6
@@ -99,6 +101,37 @@ def test_generated_text_is_the_same_in_any_thread(halves: list[tuple[int, ...]],
     assert tokens() == found
 
 
+def by_columns(model: GPT) -> list[str]:
+    """Names of the matrices that are stored so."""
+    arrays = {name: np.asarray(value) for name, value in flat(model.parameters()).items()}
+    return sorted(name for name, value in arrays.items() if value.ndim == 2 and not value.flags.c_contiguous)
+
+
+def test_a_model_that_generates_is_stored_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same names, shapes, values and, within rounding, logits, also of a prompt; the same gradients."""
+    plain, laid_out = mlx_twin(scaled_up(fresh())), mlx_twin(scaled_up(fresh()))
+    monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda: True)
+    lay_out(laid_out.model)
+    layers = [f"h.{layer}.{name}.weight" for layer in range(3) for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc")]
+    assert by_columns(plain.model) == [] and by_columns(laid_out.model) == sorted([*layers, "wte.weight"])
+    before, after = plain.weights(), laid_out.weights()
+    assert list(before) == list(after) and all(np.array_equal(before[name], after[name]) for name in before)
+    idx = np.random.default_rng(2).integers(0, 97, (3, 11))
+    right, found = plain.logits(idx), laid_out.logits(idx)
+    assert np.abs(found - right).max() < 5e-6 * np.abs(right).max()  # with MKL no difference, nor in the gradients
+    first, second = (twin.gradients(idx)[1] for twin in (plain, laid_out))
+    for name, value in first.items():
+        if not name.endswith("c_attn.bias"):  # whose keys have a gradient of rounding noise alone
+            assert np.abs(second[name] - value).max() < 1e-5 * np.abs(value).max(), name
+
+
+def test_nothing_is_stored_by_columns_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = mlx_twin(fresh())
+    monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda: False)
+    lay_out(twin.model)
+    assert by_columns(twin.model) == []
+
+
 def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Mkl:
         mkl_serv_get_max_threads = None
@@ -108,11 +141,14 @@ def test_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mx, "device_info", lambda _device, name=name: {"device_name": name})
         monkeypatch.setattr(devices.ctypes, "CDLL", lambda _name, blas=blas: blas())
         assert ask() is needed
-    for found, rows, way in (
-        (True, 998, "whole"),
-        (True, 1000, "threads"),
-        (True, 1001, "whole"),  # as many rows as two threads cannot share
-        (False, 1000, "whole"),
+    for found, rows, width, way, columns in (
+        (True, 998, 1002, "whole", False),  # 999,996 values
+        (True, 1000, 1002, "threads", False),
+        (True, 1001, 1002, "whole", False),  # as many rows as two threads cannot share
+        (True, 1002, 1002, "whole", True),
+        (True, 10240, 128, "whole", True),
+        (False, 1000, 1002, "whole", False),
+        (False, 10240, 128, "whole", False),
     ):
         monkeypatch.setattr(devices, "multiplies_one_row_on_one_thread", lambda found=found: found)
-        assert devices.row_way(rows, 1000) == way
+        assert devices.row_way(rows, width) == way and devices.reads_columns(rows, width) is columns
