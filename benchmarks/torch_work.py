@@ -10,7 +10,7 @@ from benchmarks.spec import Spec
 from benchmarks.timing import Clock, time_tokens
 from benchmarks.work import Work, loader
 from gpt_core.ahead import nothing
-from gpt_core.generation import generate
+from gpt_core.generation import Forward, generate
 from gpt_core.init import initial_weights
 from gpt_core.noise import Drawn, batch_at
 from gpt_core.sampling import Sampling
@@ -55,7 +55,12 @@ def open_work(spec: Spec) -> Work:
         optimizer.step()
         devices.synchronize(device)
 
-    forward = cache(partial(make_forward, model, device))  # only when it is asked for: it may store weights otherwise
+    @cache
+    def forward() -> Forward:
+        """Of a model with the initial weights: what `update` was given may leave others than a trained model has."""
+        generating = GPT(spec.model).to(device)
+        load_weights(generating, initial_weights(spec.model, spec.train.seed))
+        return make_forward(generating, device)
 
     def complete(prompt: list[int], count: int, clock: Clock) -> tuple[float, float, int]:
         with precision(device, spec.dtype):

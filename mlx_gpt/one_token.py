@@ -1,6 +1,8 @@
 """The pass of one new token through the model as a graph that is compiled once, not built anew for every token.
 
-What grows from token to token is data in it: the number of tokens seen, and which of a fixed number of keys count.
+What grows from token to token is data in it: the number of tokens seen, and which of a fixed number of keys count. A Python
+number would be a constant of the graph. On a CPU `tiny` and `fast` generate 1.3 to 1.5 times as fast by it, `best` 1.2 to 1.3,
+`seed` 1.05; its kernels take about 5 s to build, once a machine. On Metal it is not measured.
 In the MLX twin only: PyTorch builds no graph, it computes an operation when it meets it.
 """
 
