@@ -97,6 +97,24 @@ def test_what_stands_behind_the_tokens_does_not_count() -> None:
     assert close(forward([TOKENS[5]], cache)[0], after(model, TOKENS[:6]))
 
 
+def address(values: mx.array) -> int:
+    """Where the values lie; the view of numpy, which would keep them alive, is gone on return."""
+    return int(np.asarray(values).__array_interface__["data"][0])
+
+
+def test_a_token_is_written_in_place(traced: list[int]) -> None:
+    """A copy of all buffers for each token would cost what the graph saves."""
+    forward = make_forward(opened(CONFIG))
+    _, cache = forward(TOKENS[:4], None)
+    before = [address(values) for values in (*cache.keys, *cache.values)]
+    for token in TOKENS[4:9]:
+        _, cache = forward([token], cache)
+        assert [address(values) for values in (*cache.keys, *cache.values)] == before
+    kept = [*cache.keys]  # negative control: who holds the old values gets new ones beside them
+    _, cache = forward([TOKENS[9]], cache)
+    assert all(address(new) != address(old) for new, old in zip(cache.keys, kept, strict=True)) and len(traced) == 1
+
+
 def test_two_texts_at_once_and_another_beginning(traced: list[int]) -> None:
     """A cache is the text's own: the graph holds none."""
     model = opened(CONFIG)
