@@ -67,7 +67,7 @@ def open_work(spec: Spec) -> Work:
 
     @cache
     def forward() -> Forward:
-        """Of a model with the initial weights: what `update` was given may leave others than a trained model has."""
+        """Of a model of its own: with the one trained here, MLX decoded a third slower (docs/lab-notes.md)."""
         generating = GPT(spec.model, precision(spec.dtype))
         load_weights(generating, initial_weights(spec.model, spec.train.seed))
         return make_forward(generating)

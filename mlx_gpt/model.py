@@ -33,7 +33,7 @@ class KVCache:
         self.length: int | array = 0
         """S, tokens seen so far; the model counts on after its last layer. An array in `one_token.Places`."""
         self.seen_BTS: array | None = None
-        """Which of the keys that `extend` returns count: all of them, up to each query."""
+        """Which keys of those that `extend` returns count, bool; None for all of them, up to each query."""
         self.keys: list[array] = []
         self.values: list[array] = []
 
