@@ -20,7 +20,8 @@ import torch_gpt.rounded
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import TrainConfig
 from gpt_core.errors import InputError
-from torch_gpt.recompute import gelu, linear_of_gelu
+from torch_gpt.functional import gelu
+from torch_gpt.recompute import linear_of_gelu
 from torch_gpt.rounded import RoundedProducts, rounded
 
 AMX, INTEL, AMD, OLD_AMD, ARM = (

@@ -16,10 +16,10 @@ import math
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
+from torch_gpt import functional as F
 from torch_gpt.loss import head_loss
 from torch_gpt.one_row import linear
 from torch_gpt.recompute import linear_of_gelu
@@ -60,9 +60,7 @@ def attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, seen_BTS: Tensor |
 
     `seen_BTS` (bool), as of `row_mask`, replaces the causal mask.
     """
-    if seen_BTS is not None:
-        return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=seen_BTS[:, None])
-    return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, is_causal=q_BHTD.shape[2] > 1)
+    return F.attention(q_BHTD, k_BHSD, v_BHSD, seen_BTS)
 
 
 def reference_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, seen_BTS: Tensor | None = None) -> Tensor:

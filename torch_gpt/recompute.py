@@ -4,19 +4,15 @@ Twin of mlx_gpt/recompute.py.
 """
 
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-
-def gelu(x: Tensor) -> Tensor:
-    """Tanh GELU (Hendrycks and Gimpel 2016), any shape."""
-    return F.gelu(x, approximate="tanh")
+from torch_gpt import functional as F
 
 
 def linear_of_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
     """`linear(gelu(x))`, keeping x alone on a CPU; elsewhere both are kept, unless torch.compile decides otherwise."""
-    active = gelu(x)
+    active = F.gelu(x)
     if x.device.type != "cpu":
         return linear(active)
     place, source = active.untyped_storage().data_ptr(), x.detach()
@@ -25,7 +21,7 @@ def linear_of_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
         return tuple(tensor.shape) if tensor.untyped_storage().data_ptr() == place else tensor
 
     def give(kept: Tensor | tuple[int, ...]) -> Tensor:
-        return kept if isinstance(kept, Tensor) else gelu(source).view(kept)
+        return kept if isinstance(kept, Tensor) else F.gelu(source).view(kept)
 
     with saved_tensors_hooks(keep, give):
         return linear(active)
