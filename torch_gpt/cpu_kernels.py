@@ -1,9 +1,10 @@
-"""Attention and GELU with gradients for torch on a CPU, in float32 and bfloat16.
+"""Attention and GELU with gradients for torch on a CPU, in float32 and bfloat16, and gradients of weights in float32.
 
 Why they exist: torch's attention computes the half of the scores that the causal mask hides, and all of them where rows are
-packed; its GELU takes 1 ns a value on two threads, this one 0.3. Figures in docs/lab-notes.md. The loops are C++
-(cpu_kernels.cpp), built in a second when they are first used, and kept beside this file. Where that cannot be done, torch's
-own functions stay; Metal and CUDA have nothing to do with it.
+packed; its GELU takes 1 ns a value on two threads, this one 0.3; and on an AMD CPU, gradients of weights are the products that
+neither MKL nor oneDNN is good at. Figures in docs/lab-notes.md. The loops are C++ (cpu_kernels.cpp), built in a second when
+they are first used, and kept beside this file. Where that cannot be done, torch's own functions stay; Metal and CUDA have
+nothing to do with it.
 """
 
 import ctypes
@@ -64,13 +65,13 @@ class View(ctypes.Structure):
     )
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | View | int | None) -> None:
-    """Runs a kernel: tensors as their addresses, sizes as C's long, and last whether values are bfloat16."""
+def call(name: str, choice: bool, *arguments: Tensor | View | int | None) -> None:
+    """Runs a kernel: tensors as their addresses, sizes as C's long, and last what it chooses by."""
     kernels = library()
     assert kernels is not None, "whoever calls a kernel has asked for the library before"
     run = getattr(kernels, name)
     run.restype = None
-    run(*(_argument(value) for value in arguments), ctypes.c_int(dtype == torch.bfloat16))
+    run(*(_argument(value) for value in arguments), ctypes.c_int(choice))
 
 
 def _argument(value: Tensor | View | int | None) -> Any:
@@ -99,7 +100,7 @@ class Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first_BT: Tensor | None) -> Tensor:
         """(B, H, T, D)."""
         y, logs_BHT = by_token(q), q.new_empty(q.shape[:3], dtype=torch.float32)
-        call("kernel_attention", q.dtype, *map(view, (q, k, v, y)), logs_BHT, first_BT, *q.shape)
+        call("kernel_attention", q.dtype == torch.bfloat16, *map(view, (q, k, v, y)), logs_BHT, first_BT, *q.shape)
         ctx.save_for_backward(q, k, v, y, logs_BHT, first_BT)
         return y
 
@@ -111,7 +112,7 @@ class Attention(torch.autograd.Function):
         gradient = gradient if gradient.stride(3) == 1 else gradient.contiguous()
         dq, dk, dv = by_token(q), by_token(k), by_token(v)
         views = map(view, (q, k, v, y, gradient, dq, dk, dv))
-        call("kernel_attention_gradients", q.dtype, *views, logs_BHT, first_BT, *q.shape)
+        call("kernel_attention_gradients", q.dtype == torch.bfloat16, *views, logs_BHT, first_BT, *q.shape)
         return dq, dk, dv, None
 
 
@@ -135,7 +136,7 @@ class GELU(torch.autograd.Function):
         """Any shape."""
         x = x.contiguous()
         y = torch.empty_like(x)
-        call("kernel_gelu", x.dtype, x, y, x.numel())
+        call("kernel_gelu", x.dtype == torch.bfloat16, x, y, x.numel())
         ctx.save_for_backward(x)
         return y
 
@@ -145,10 +146,20 @@ class GELU(torch.autograd.Function):
         """The gradient of x."""
         (x,) = ctx.saved_tensors
         dx = torch.empty_like(x)
-        call("kernel_gelu_gradient", x.dtype, x, gradient.contiguous(), dx, x.numel())
+        call("kernel_gelu_gradient", x.dtype == torch.bfloat16, x, gradient.contiguous(), dx, x.numel())
         return dx
 
 
 def gelu(x: Tensor) -> Tensor:
     """Tanh GELU, any shape."""
     return GELU.apply(x)
+
+
+def weight_gradient(of_y_NO: Tensor, x_NI: Tensor, total_OI: Tensor | None = None) -> Tensor:
+    """dY^T X, (O, I) float32, O and I multiples of WIDTH; if `total_OI` is given, added to it in place."""
+    if len(of_y_NO) != len(x_NI):
+        raise ValueError(f"{len(of_y_NO)} tokens of gradients, {len(x_NI)} of values")
+    of_y_NO, x_NI = of_y_NO.contiguous(), x_NI.contiguous()
+    result = x_NI.new_empty(of_y_NO.shape[1], x_NI.shape[1]) if total_OI is None else total_OI
+    call("kernel_weight_gradient", total_OI is not None, of_y_NO, x_NI, result, len(x_NI), *result.shape)
+    return result

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from torch_gpt.onednn import linear, matmul
+from torch_gpt.onednn import add_weight_gradient, linear, matmul
 
 ROWS = 256
 """Tokens whose logits exist at a time: 10 MB of them at 10,240 tokens of vocabulary, which the cache of a CPU holds."""
@@ -43,7 +43,7 @@ class HeadLoss(torch.autograd.Function):
                 parts.append(((sums.log() + largest - at_target) * factor).sum())
                 of_logits = powers.mul_(factor / sums).scatter_add_(1, target, -factor).to(compute)
                 out.copy_(matmul(of_logits, weight))
-                of_weight += of_logits.T @ x
+                add_weight_gradient(of_logits, x, of_weight)
         ctx.save_for_backward(of_x, of_weight)
         return torch.stack(parts).sum()
 
