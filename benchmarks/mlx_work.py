@@ -87,6 +87,7 @@ def open_work(spec: Spec) -> Work:
         product=matmul(spec.dtype),
         generate=complete,
         parts={"forward_backward": forward_backward, "optimizer": update},
+        forget=forward.cache_clear,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.peaks import Product
 from benchmarks.spec import Spec
 from benchmarks.timing import Clock
+from gpt_core.ahead import nothing
 from gpt_core.loader import Loader
 from gpt_core.shards import TokenStream, read_shard
 
@@ -35,6 +36,8 @@ class Work:
     generate: Generate | None
     parts: dict[str, Callable[[], object]] = field(default_factory=dict)
     """Parts of a step beside the data, for the split."""
+    forget: Callable[[], object] = nothing
+    """Lets go of what generating alone needs, so that the peak of training is without it."""
 
 
 def loader(spec: Spec) -> Loader:

@@ -47,6 +47,7 @@ def warm_up(work: Work, clock: Clock, trial_s: float) -> Answer:
 
     Answers the loss of the very first, and how many steps like the last one fill a trial of `trial_s` seconds.
     """
+    work.forget()  # generating was tried first
     fewest, most = WARM_STEPS
     begin = clock()
     losses: list[float] = []

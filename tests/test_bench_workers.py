@@ -1,6 +1,7 @@
 """Workers: that timing measures what it claims, in which order they are asked, and that peers are the same model."""
 
 import dataclasses
+import gc
 import importlib
 import sys
 import time
@@ -65,6 +66,24 @@ def test_a_trial_is_its_steps_and_their_data_and_nothing_else():
     assert trained == [7, 8, 9, 10]
     assert (found["seconds"], found["peak_memory"]) == (4 * 0.5, 42) and found["resident"] > 2**20
     assert answer(work, {"do": "split", "first": 0}, clock) == {"data": 0.125, "forward_backward": 1.0, "optimizer": 2.0}
+
+
+@pytest.mark.parametrize("name", ["mlx", "torch"])
+def test_the_model_that_generates_is_not_there_in_training(name: str, shard: Path) -> None:
+    """It would add its weights to the peak: models alive after generating was tried, and in the first step."""
+    gpt = importlib.import_module(f"{name}_gpt.model").GPT
+
+    def alive() -> int:
+        gc.collect()
+        return sum(type(value) is gpt for value in gc.get_objects())
+
+    before, counted = alive(), []
+    work = importlib.import_module(f"benchmarks.{name}_work").open_work(spec(name, shard))
+    watched = dataclasses.replace(work, step=lambda *given: counted.append(alive() - before) or work.step(*given))  # type: ignore[func-returns-value]
+    answer(watched, {"do": "generate", "prompt": 3, "tokens": 5, "vocab_size": MODEL.vocab_size}, time.perf_counter)
+    assert alive() - before == 2
+    answer(watched, {"do": "warm_up", "trial_s": 0.01}, time.perf_counter)
+    assert set(counted) == {1}
 
 
 def test_warm_up_is_three_steps_at_least():

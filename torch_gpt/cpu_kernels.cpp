@@ -1,7 +1,9 @@
-// Attention and GELU with their gradients, and gradients of weights, on a CPU of 8 or 16 float32 values a register. Built and called by cpu_kernels.py.
+// Attention and GELU with their gradients, and gradients of weights, on a CPU of 8 or 16 float32 values a register. Built and
+// called by cpu_kernels.py.
 //
-// Shapes: B batch, T tokens, H heads, D head width (a multiple of 16). float32 or bfloat16 in memory, float32 in between.
-// A head is one thread's work from beginning to end, so results do not depend on the number of threads.
+// Shapes: B batch, T tokens, H heads, D head width (a multiple of 16); N tokens of all sequences, I and O what goes into and
+// out of a linear layer. float32 or bfloat16 in memory, float32 in between. A head, and a tile of a weight, is one thread's
+// work from beginning to end, so results do not depend on the number of threads.
 
 #include <algorithm>
 #include <cmath>
@@ -73,7 +75,7 @@ inline vec exponential(vec x) {
     return x < end ? vec{} : p * (vec)power;
 }
 
-// c (+)= a b, HIGH rows by `wide` registers: a of row m and column k lies at a[m am + k ak], rows of b and c are bk and cm apart.
+// c (+)= a b, HIGH rows by `wide` registers: a of row m and column k lies at a[m am + k ak], rows of b and c bk and cm apart.
 template <int wide>
 inline __attribute__((always_inline)) void part_of_product(
     long K, const float *a, long am, long ak, const float *b, long bk, float *c, long cm, bool add) {
@@ -98,7 +100,8 @@ inline __attribute__((always_inline)) void part_of_product(
 }
 
 // c (+)= a b: (M, K) by (K, N), M a multiple of HIGH and N of LANES.
-__attribute__((noinline)) void product(long M, long N, long K, const float *a, long am, long ak, const float *b, long bk, float *c, long cm, bool add) {
+__attribute__((noinline)) void product(
+    long M, long N, long K, const float *a, long am, long ak, const float *b, long bk, float *c, long cm, bool add) {
     long n = 0;
     for (; n + WIDE * LANES <= N; n += WIDE * LANES)
         for (long m = 0; m < M; m += HIGH) part_of_product<WIDE>(K, a + m * am, am, ak, b + n, bk, c + m * cm + n, cm, add);
@@ -206,7 +209,8 @@ void attention_gradients(View q, View k, View v, View y, View dy, View dq, View 
     const float scale = 1 / std::sqrt(float(D));
 #pragma omp parallel
     {
-        Room queries(end * D), d_out(end * D), d_queries(end * D), sums(end), keys(TILE * D), d_keys(TILE * D), d_values(TILE * D);
+        Room queries(end * D), d_out(end * D), d_queries(end * D), sums(end);
+        Room keys(TILE * D), d_keys(TILE * D), d_values(TILE * D);
         Room keys_t(D * apart), values_t(D * apart), powers(TILE * apart), d_scores(TILE * apart);
 #pragma omp for collapse(2) schedule(dynamic)
         for (long b = 0; b < B; b++)
@@ -289,8 +293,8 @@ void panel(const float *from, long N, long width, long begin, float *to) {
             at(to + n * TILE + j) = n < N && begin + j < width ? load(from + n * width + begin + j) : vec{};
 }
 
-// dw (+)= dy^T x: (N, O)^T by (N, I), O and I multiples of 16. The panels of the narrower are shared; a thread goes through them
-// for one panel of the other after the other.
+// dw (+)= dy^T x: (N, O)^T by (N, I), O and I multiples of 16. The panels of the narrower are shared; a thread goes through
+// them for one panel of the other after the other.
 void weight_gradient(const float *dy, const float *x, float *dw, long N, long O, long I, bool add) {
     const bool wide = I > O;
     const float *narrower = wide ? dy : x, *other = wide ? x : dy;
@@ -324,7 +328,8 @@ void weight_gradient(const float *dy, const float *x, float *dw, long N, long O,
 // `half`: 1 for bfloat16, 0 for float32. `logs` are logarithms of the sums of e^score, (B, H, T); `first` is (B, T) or null.
 extern "C" {
 
-void kernel_attention(View q, View k, View v, View y, float *logs, const int32_t *first, long B, long H, long T, long D, int half) {
+void kernel_attention(
+    View q, View k, View v, View y, float *logs, const int32_t *first, long B, long H, long T, long D, int half) {
     (half ? attention<bfloat16> : attention<float>)(q, k, v, y, logs, first, B, H, T, D);
 }
 

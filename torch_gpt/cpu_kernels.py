@@ -9,7 +9,6 @@ nothing to do with it.
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 from functools import cache
@@ -32,8 +31,8 @@ WIDTH = 16
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels; None without a C++ compiler ($CXX, or g++) that builds them."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    """The kernels; None without g++ to build them: threads of another compiler's OpenMP would be in the way of torch's."""
+    compiler = shutil.which("g++")
     if compiler is None:
         return None
     told = SOURCE.read_bytes(), FLAGS, compiler, torch.cpu.get_capabilities()  # machines may share a folder
