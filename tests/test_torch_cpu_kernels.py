@@ -240,6 +240,14 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+def test_tensors_that_are_not_alike_are_refused() -> None:
+    """A kernel would read what is not there."""
+    (q, k, v), _ = heads(1, 20, 2, 16, torch.float32)
+    for wrong in (k.bfloat16(), k[:, :, 1:], k[:, :1]):
+        with pytest.raises(ValueError, match="must be alike"):
+            cpu_kernels.attention(q, wrong, v)
+
+
 def test_values_of_a_head_that_do_not_lie_together_are_refused() -> None:
     (q, k, v), gradient = heads(1, 20, 2, 16, torch.float32)
     scattered = q.transpose(2, 3).contiguous().transpose(2, 3)

@@ -118,8 +118,12 @@ class Attention(torch.autograd.Function):
 def attention(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, seen_BTT: Tensor | None = None) -> Tensor:
     """Causal attention, (B, H, T, D), D a multiple of WIDTH, all of one dtype.
 
-    With `seen_BTT` (bool), as of `row_mask`, each query sees the keys from the first that it says to its own.
+    With `seen_BTT` (bool), as of `row_mask`, each query sees the keys from the first that it says to its own. Raises ValueError
+    for tensors that are not alike.
     """
+    kinds = {(x.dtype, x.shape) for x in (q_BHTD, k_BHTD, v_BHTD)}
+    if len(kinds) > 1:
+        raise ValueError(f"queries, keys and values must be alike, these are {sorted(map(str, kinds))}")
     first_BT = None
     if seen_BTT is not None:
         own_T = torch.arange(1, q_BHTD.shape[2] + 1, dtype=torch.int32)
