@@ -1,4 +1,4 @@
-"""What torch.nn.functional is to the other twin: MLX's own fused functions, or `cpu_kernels` where those are slow."""
+"""MLX's own fused functions, or `cpu_kernels` where those are slow. Twin of torch_gpt/functional.py."""
 
 import sys
 

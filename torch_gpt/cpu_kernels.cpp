@@ -59,7 +59,7 @@ inline float sum(vec x) {
     return total;
 }
 
-// e^x within 2 units in the last place, 0 below -EXP_END; not for x above it. Cephes, expf.
+// e^x, 0 below -EXP_END; not for x above it. Cephes, expf: within 1.01 units in the last place, measured in steps of 1.7e-6.
 inline vec exponential(vec x) {
     const vec end = vec{} - EXP_END, round = vec{} + 12582912.0f;  // 1.5 * 2^23: added and taken away, it rounds
     const vec bounded = x < end ? end : x;
