@@ -1,4 +1,7 @@
-"""The plain PyTorch training loop, as in nanoGPT's train.py, around a peer's model."""
+"""The plain PyTorch training loop, as in nanoGPT's train.py, around a peer's model.
+
+A peer imports torch before anything of torch_gpt, so that it multiplies as any loop does: gpt_core/mkl.py comes too late then.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache, partial
 
+import torch_gpt  # noqa: F401  # isort: skip
 import torch
 
 from benchmarks.peaks import Product

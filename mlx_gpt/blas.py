@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from gpt_core import mkl
+
 SWITCH = "MLX_GPT_BLAS"
 """Environment variable: "off" leaves the reference BLAS in place, a path names the library to load."""
 
@@ -20,6 +22,7 @@ def preload() -> str | None:
     """Loads the first BLAS found into the global scope and returns its path; None where there is none or no need."""
     if sys.platform != "linux" or os.environ.get(SWITCH) == "off" or "mlx.core" in sys.modules:
         return None
+    mkl.preload()
     for path in candidates():
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)

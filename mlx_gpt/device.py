@@ -8,7 +8,6 @@ import os
 import shutil
 from functools import cache
 from importlib.metadata import version
-from typing import Literal
 
 import mlx.core as mx
 
@@ -18,8 +17,6 @@ from gpt_core.errors import InputError
 from gpt_core.half import emulated_by, warn_emulated
 
 DEVICES = ("auto", "gpu", "cpu")
-RowWay = Literal["whole", "threads"]
-"""How `one_row.linear` multiplies: at once, or as one product for each of two threads."""
 
 
 def pick(name: str, dtype: DType = "float32") -> mx.Device:
@@ -61,30 +58,18 @@ def peak_memory() -> int:
 
 
 def reads_columns(rows: int, width: int) -> bool:
-    """Whether a matrix that is multiplied by one row is better stored by columns: on an AMD CPU, unless it is wide.
+    """Whether a matrix that is multiplied by one row is better stored by columns: by MKL on an AMD CPU, unless it is wide.
 
-    On an EPYC with AVX-512, whose cache does not hold it, MKL reads it at 10 to 17 GB/s so, by rows at 5 to 10; 768 x 3,072 at
-    12, by rows at 13. `tiny` decodes 1.3 times as fast, `best` 1.3, `fast` 1.2, `seed` 1.05 (by rows, on two streams).
+    By columns one thread multiplies, by rows all of them, which then spin where the next graph is to be built. On an EPYC with
+    two cores and AVX-512 `tiny` decodes 1.3 to 1.5 times as fast by columns, `best` 1.2 to 1.4, `fast` 1.1 to 1.3, `seed` as
+    fast as by rows (10,240 x 768: 27 GB/s, by rows 20; 768 x 3,072: 21 and 25). Not measured on an Intel CPU.
     """
-    return rows >= width and multiplies_one_row_on_one_thread()
-
-
-def row_way(rows: int, width: int) -> RowWay:
-    """How to multiply a matrix by one row: "whole" where MKL is good at it, or the matrix is stored by columns.
-
-    Also below a million values: streams that wait for each other cost 0.1 ms. Else as two halves, each on a stream of its own;
-    more were not tried, since the machine had two cores. As in the other twin, beside a row of zeros, MKL would use its threads
-    too, but they go on spinning, and the next graph is late: 0.8 to 0.9 of the tokens.
-    """
-    large = rows * width >= 1_000_000 and rows % 2 == 0
-    return "threads" if large and multiplies_one_row_on_one_thread() and rows < width else "whole"
+    return rows >= width and multiplies_by_mkl_on_amd()
 
 
 @cache
-def multiplies_one_row_on_one_thread() -> bool:
-    """Whether this is MKL on an AMD CPU. On an EPYC with AVX2, two cores, all products of a token of `seed` take 45 ms, in two
-    halves on two streams 34. On an Intel Xeon, MKL reads 23 GB/s for them on its own.
-    """
+def multiplies_by_mkl_on_amd() -> bool:
+    """Whether AMD made this CPU, and its BLAS is MKL."""
     amd = str(mx.device_info(mx.Device(mx.cpu)).get("device_name", "")).startswith("AMD")
     return amd and hasattr(ctypes.CDLL(None), "mkl_serv_get_max_threads")
 

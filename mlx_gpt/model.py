@@ -21,7 +21,6 @@ from mlx.core import array
 from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from mlx_gpt import functional as F
 from mlx_gpt.loss import head_loss
-from mlx_gpt.one_row import linear
 from mlx_gpt.recompute import linear_of_gelu
 
 
@@ -102,8 +101,8 @@ class Linear(nn.Linear):
 
     def __call__(self, x: array) -> array:
         """(..., in) -> (..., out), in `compute` precision."""
-        bias = self.bias.astype(self.compute) if "bias" in self else None
-        return linear(x.astype(self.compute), self.weight.astype(self.compute), bias)
+        x, weight = x.astype(self.compute), self.weight.astype(self.compute)
+        return mx.addmm(self.bias.astype(self.compute), x, weight.T) if "bias" in self else x @ weight.T
 
 
 class Attention(nn.Module):
@@ -222,4 +221,4 @@ class GPT(nn.Module):
         x_BTC, weight_VC = self.ln_f(x_BTC).astype(self.compute), self.wte.weight.astype(self.compute)
         if loss_of is not None:
             return head_loss(x_BTC.flatten(0, 1), weight_VC, *(values_BT.flatten() for values_BT in loss_of))
-        return linear(x_BTC, weight_VC).astype(mx.float32)
+        return (x_BTC @ weight_VC.T).astype(mx.float32)

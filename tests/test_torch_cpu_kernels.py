@@ -2,20 +2,20 @@
 
 import math
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from twins import CONFIG, T
 
-from torch_gpt import cpu_kernels, functional, onednn
+from gpt_core import native
+from torch_gpt import cpu_kernels, functional
 from torch_gpt import device as devices
-from torch_gpt.model import reference_attention, row_mask
+from torch_gpt.model import GPT, reference_attention, row_mask
 
 if not devices.takes_kernels(torch.float32) or shutil.which("g++") is None:
     pytest.skip("the kernels are for Linux on x86-64 with AVX2, and need g++", allow_module_level=True)
@@ -27,8 +27,6 @@ TOLERANCE = 4e-6
 # Measured: attention 4.7e-3, GELU 2.4e-3.
 HALF_TOLERANCE = 8e-3
 TOLERANCES = {torch.float32: TOLERANCE, torch.bfloat16: HALF_TOLERANCE}
-# Of gradients of weights, over the sum of absolute products, measured on 2,000 shapes: 3.6e-7.
-PRODUCT_TOLERANCE = 2e-6
 EXACT_GELU = torch.nn.functional.gelu
 
 
@@ -169,62 +167,6 @@ def test_gelu_far_out() -> None:
     torch.testing.assert_close(gradient, (x > 0).float(), atol=1e-5, rtol=0)
 
 
-def test_the_gradient_of_a_weight_by_hand() -> None:
-    """Three tokens: the first column of the one with the first of the other, 1 x 4 + 2 x 5 + 3 x 6."""
-    of_y, x = torch.zeros(3, 16), torch.zeros(3, 32)
-    of_y[:, 0], of_y[:, 15], x[:, 0], x[:, 31] = torch.tensor([[1.0, 2, 3], [0, 0, 1], [4, 5, 6], [1, 1, 1]]).unbind()
-    corners = cpu_kernels.weight_gradient(of_y, x)[[0, 0, 15, 15], [0, 31, 0, 31]]
-    assert corners.tolist() == [32, 6, 6, 1]
-
-
-@given(st.integers(1, 200), st.integers(1, 13), st.integers(1, 13), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
-def test_gradients_of_weights(N: int, rows: int, columns: int, seed: int) -> None:
-    """Fewer tokens than a tile and more, matrices that are wide, high and square; new, and added to what is there."""
-    generator, sizes = torch.Generator().manual_seed(seed), ((N, rows), (N, columns), (16 * rows, columns))
-    of_y, x, total = (torch.randn(n, 16 * m, generator=generator) for n, m in sizes)
-    right, size = of_y.double().T @ x.double(), of_y.double().abs().T @ x.double().abs()
-    found = cpu_kernels.weight_gradient(of_y, x)
-    assert float(((found - right).abs() / size).max()) < PRODUCT_TOLERANCE
-    there = total.clone()
-    assert cpu_kernels.weight_gradient(of_y, x, there) is there
-    assert torch.equal(there, total + found)
-    wrong = right - of_y[:1].double().T @ x[:1].double()  # control: a token is missing
-    assert float(((found - wrong).abs() / size).max()) > 100 * PRODUCT_TOLERANCE
-
-
-def test_a_gradient_of_a_weight_from_parts_of_other_tensors() -> None:
-    of_y, x = torch.randn(20, 64)[:, 16:48], torch.randn(32, 20).T
-    torch.testing.assert_close(cpu_kernels.weight_gradient(of_y, x), of_y.T @ x)
-    with pytest.raises(ValueError, match="19 tokens of gradients, 20 of values"):
-        cpu_kernels.weight_gradient(of_y[1:], x)
-
-
-def test_which_gradients_of_weights_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head's, to a sum: on a CPU that has the kernel, in float32 and with whole registers."""
-    monkeypatch.setattr(devices, "prefers_onednn", lambda device: True)
-    made: list[tuple[int, ...]] = []
-
-    def spy(*tensors: Tensor, kernel: Callable[..., Tensor] = cpu_kernels.weight_gradient) -> Tensor:
-        made.append(tuple(tensors[2].shape))
-        return kernel(*tensors)
-
-    monkeypatch.setattr(cpu_kernels, "weight_gradient", spy)
-    for dtype, rows, width in (
-        (torch.float32, 32, 16),
-        (torch.float32, 32, 17),
-        (torch.float32, 33, 16),
-        (torch.bfloat16, 32, 16),
-    ):
-        of_y, x, total = torch.randn(5, rows).to(dtype), torch.randn(5, width).to(dtype), torch.ones(rows, width)
-        onednn.add_weight_gradient(of_y, x, total)
-        torch.testing.assert_close(total, 1 + (of_y.T @ x).float())
-    assert made == [(32, 16)]
-    monkeypatch.setattr(devices, "prefers_onednn", lambda device: False)
-    onednn.add_weight_gradient(torch.ones(5, 32), torch.ones(5, 16), torch.zeros(32, 16))
-    assert made == [(32, 16)]
-
-
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """So a run goes on with the same bits where it gets other cores."""
     inputs, gradient = heads(2, 150, 3, 32, torch.float32)
@@ -233,7 +175,6 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             found.append([*both(cpu_kernels.attention, inputs, gradient), *both(cpu_kernels.gelu, inputs[:1], gradient)])
-            found[-1].append(cpu_kernels.weight_gradient(inputs[0].reshape(-1, 96), gradient.reshape(-1, 96)))
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:
@@ -294,35 +235,27 @@ def test_who_takes_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert left_alone(q, k, v)
 
 
-@pytest.fixture
-def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own with the source, so that the kernels are built there."""
-    source = tmp_path / "cpu_kernels.cpp"
-    shutil.copyfile(cpu_kernels.SOURCE, source)
-    monkeypatch.setattr(cpu_kernels, "SOURCE", source)
-    monkeypatch.setattr(cpu_kernels, "library", cpu_kernels.library.__wrapped__)  # its answer is kept otherwise
-    return tmp_path / "__pycache__"
+def test_another_machine_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder may be shared, and the compiler builds for the CPU that it runs on."""
+    machines = []
+    monkeypatch.setattr(native, "load", lambda source, flags, machine: machines.append(machine))
+    for cpu in ({"cpu_name": "one"}, {"cpu_name": "another"}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda cpu=cpu: cpu)
+        cpu_kernels.library.__wrapped__()  # its answer is kept otherwise
+    assert machines == [{"cpu_name": "one"}, {"cpu_name": "another"}]
 
 
-def test_the_kernels_are_built_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cpu_kernels.library() is not None
-    (kept,) = built.iterdir()
-    assert kept.suffix == ".so"
-    monkeypatch.setattr(subprocess, "run", None)
-    assert cpu_kernels.library() is not None, "nothing to build"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "another"})
-    with pytest.raises(TypeError):
-        cpu_kernels.library()  # another machine's are not taken
+def test_a_gpu_still_gets_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile traces for CUDA, on tensors without values; a question about this CPU would split it."""
+    model = GPT(CONFIG).to("meta")
+    idx, counted = (torch.zeros(2, T, dtype=dtype, device="meta") for dtype in (torch.long, torch.float32))
 
+    def loss() -> Tensor:
+        return model(idx, loss_of=(idx, counted))
 
-def test_what_keeps_the_kernels_from_being_built_or_kept(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", "")
-        assert cpu_kernels.library() is None
-    with monkeypatch.context() as patch:
-        patch.setattr(cpu_kernels, "FLAGS", (*cpu_kernels.FLAGS, "--no-such-flag"))
-        assert cpu_kernels.library() is None
-    assert not built.exists()
-    built.write_text("a file where the folder should be: nobody may write there")
-    kernels = cpu_kernels.library()
-    assert kernels is not None and kernels.kernel_gelu
+    assert torch.compile(loss, backend="eager", fullgraph=True)().shape == ()
+    torch.compiler.reset()
+    monkeypatch.setattr(functional, "slow", lambda x: bool(torch.cpu.get_capabilities()) and False)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(loss, backend="eager", fullgraph=True)()
+    torch.compiler.reset()

@@ -1,9 +1,7 @@
-// Attention and GELU with their gradients, and gradients of weights, on a CPU of 8 or 16 float32 values a register. Built and
-// called by cpu_kernels.py.
+// Attention and GELU with their gradients, on a CPU of 8 or 16 float32 values a register. Built and called by cpu_kernels.py.
 //
-// Shapes: B batch, T tokens, H heads, D head width (a multiple of 16); N tokens of all sequences, I and O what goes into and
-// out of a linear layer. float32 or bfloat16 in memory, float32 in between. A head, and a tile of a weight, is one thread's
-// work from beginning to end, so results do not depend on the number of threads.
+// Shapes: B batch, T tokens, H heads, D head width (a multiple of 16). float32 or bfloat16 in memory, float32 in between. A head
+// is one thread's work from beginning to end, so results do not depend on the number of threads.
 
 #include <algorithm>
 #include <cmath>
@@ -286,43 +284,6 @@ void gelu_gradient(const Value *x, const Value *dy, Value *dx, long count) {
     });
 }
 
-// TILE columns of (N, width) from `begin` on, as rows that lie together; beyond N and width zeros.
-void panel(const float *from, long N, long width, long begin, float *to) {
-    for (long n = 0; n < (N + TILE - 1) / TILE * TILE; n++)
-        for (long j = 0; j < TILE; j += LANES)
-            at(to + n * TILE + j) = n < N && begin + j < width ? load(from + n * width + begin + j) : vec{};
-}
-
-// dw (+)= dy^T x: (N, O)^T by (N, I), O and I multiples of 16. The panels of the narrower are shared; a thread goes through
-// them for one panel of the other after the other.
-void weight_gradient(const float *dy, const float *x, float *dw, long N, long O, long I, bool add) {
-    const bool wide = I > O;
-    const float *narrower = wide ? dy : x, *other = wide ? x : dy;
-    const long narrow_width = std::min(O, I), other_width = std::max(O, I), end = (N + TILE - 1) / TILE * TILE;
-    Room shared((narrow_width + TILE - 1) / TILE * TILE * end);
-#pragma omp parallel
-    {
-        Room own(end * TILE), sums(TILE * TILE);
-        long there = -1;
-#pragma omp for
-        for (long p = 0; p < narrow_width; p += TILE) panel(narrower, N, narrow_width, p, shared + p * end);
-#pragma omp for collapse(2)
-        for (long q = 0; q < other_width; q += TILE)
-            for (long p = 0; p < narrow_width; p += TILE) {
-                if (there != q) panel(other, N, other_width, there = q, own);
-                const float *of_dy = wide ? shared + p * end : own, *of_x = wide ? own : shared + p * end;
-                for (long n = 0; n < end; n += TILE)
-                    product(TILE, TILE, TILE, of_dy + n * TILE, 1, TILE, of_x + n * TILE, TILE, sums, TILE, n > 0);
-                const long o = wide ? p : q, i = wide ? q : p;
-                for (long m = 0; m < std::min(TILE, O - o); m++)
-                    for (long j = 0; j < std::min(TILE, I - i); j += LANES) {
-                        float *to = dw + (o + m) * I + i + j;
-                        store(at(sums + m * TILE + j) + (add ? load(to) : vec{}), to);
-                    }
-            }
-    }
-}
-
 }  // namespace
 
 // `half`: 1 for bfloat16, 0 for float32. `logs` are logarithms of the sums of e^score, (B, H, T); `first` is (B, T) or null.
@@ -346,10 +307,6 @@ void kernel_gelu(void *x, void *y, long count, int half) {
 void kernel_gelu_gradient(void *x, void *dy, void *dx, long count, int half) {
     if (half) gelu_gradient((bfloat16 *)x, (bfloat16 *)dy, (bfloat16 *)dx, count);
     else gelu_gradient((float *)x, (float *)dy, (float *)dx, count);
-}
-
-void kernel_weight_gradient(float *dy, float *x, float *dw, long N, long O, long I, int add) {
-    weight_gradient(dy, x, dw, N, O, I, add);
 }
 
 }  // extern "C"

@@ -1,56 +1,32 @@
-"""Attention and GELU with gradients for torch on a CPU, in float32 and bfloat16, and gradients of weights in float32.
+"""Attention and GELU with gradients for torch on a CPU, in float32 and bfloat16.
 
 Why they exist: torch's attention computes the half of the scores that the causal mask hides, and all of them where rows are
-packed; its GELU takes 1 ns a value on two threads, this one 0.3; and on an AMD CPU, gradients of weights are the products that
-neither MKL nor oneDNN is good at. Figures in docs/lab-notes.md. The loops are C++ (cpu_kernels.cpp), built in a second when
-they are first used, and kept beside this file. Where that cannot be done, torch's own functions stay; Metal and CUDA have
-nothing to do with it.
+packed; its GELU takes 1 ns a value on two threads, this one 0.3. Figures in docs/lab-notes.md. The loops are C++
+(cpu_kernels.cpp), built when they are first used (gpt_core/native.py). Where that cannot be done, torch's own functions stay;
+Metal and CUDA have nothing to do with it.
 """
 
 import ctypes
-import hashlib
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpt_core.errors import InputError
-from gpt_core.files import new_file
+from gpt_core import native
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fopenmp")
 WIDTH = 16
 """Head widths are multiples of it: what a register of AVX-512 holds."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels; None without g++ to build them: threads of another compiler's OpenMP would be in the way of torch's."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        return None
-    told = SOURCE.read_bytes(), FLAGS, compiler, torch.cpu.get_capabilities()  # machines may share a folder
-    built = SOURCE.parent / "__pycache__" / f"{SOURCE.stem}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.so"
-    if built.exists():
-        return ctypes.CDLL(str(built))
-    with TemporaryDirectory() as folder:
-        fresh = Path(folder) / built.name
-        build = [compiler, *FLAGS, "-o", str(fresh), str(SOURCE)]
-        if subprocess.run(build, capture_output=True, check=False, start_new_session=True).returncode:  # Ctrl-C is not for it
-            return None
-        try:
-            built.parent.mkdir(exist_ok=True)
-            with new_file(built) as beside:
-                shutil.copyfile(fresh, beside)
-        except (OSError, InputError):  # nobody may write there, a full disk, or another process does the same: not kept then
-            pass
-        return ctypes.CDLL(str(built if built.exists() else fresh))
+    """The kernels; None where they cannot be built."""
+    return native.load(SOURCE, FLAGS, machine=torch.cpu.get_capabilities())
 
 
 class View(ctypes.Structure):
@@ -156,13 +132,3 @@ class GELU(torch.autograd.Function):
 def gelu(x: Tensor) -> Tensor:
     """Tanh GELU, any shape."""
     return GELU.apply(x)
-
-
-def weight_gradient(of_y_NO: Tensor, x_NI: Tensor, total_OI: Tensor | None = None) -> Tensor:
-    """dY^T X, (O, I) float32, O and I multiples of WIDTH; if `total_OI` is given, added to it in place."""
-    if len(of_y_NO) != len(x_NI):
-        raise ValueError(f"{len(of_y_NO)} tokens of gradients, {len(x_NI)} of values")
-    of_y_NO, x_NI = of_y_NO.contiguous(), x_NI.contiguous()
-    result = x_NI.new_empty(of_y_NO.shape[1], x_NI.shape[1]) if total_OI is None else total_OI
-    call("kernel_weight_gradient", total_OI is not None, of_y_NO, x_NI, result, len(x_NI), *result.shape)
-    return result

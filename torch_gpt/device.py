@@ -9,8 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +22,6 @@ from torch_gpt.rounded import RoundedProducts
 
 DEVICES = ("auto", "mps", "cuda", "cpu")
 MPS_MICRO_BATCH_TOKENS = 32_768
-RowWay = Literal["whole", "pair", "threads", "rows"]
-"""How `one_row.linear` multiplies: at once, beside a row of zeros, or as a product for each thread or row of the matrix."""
 
 
 def pick(name: str, dtype: DType = "float32") -> torch.device:
@@ -155,17 +151,8 @@ def multiplies_bfloat16() -> bool:
     cpu = torch.cpu.get_capabilities()
     if cpu.get("architecture") != "x86_64":
         return onednn_says("_is_mkldnn_bf16_supported")
-    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and made_by_amd()))
-
-
-def prefers_onednn(device: torch.device) -> bool:
-    """Whether float32 products are faster in oneDNN than in MKL, to which AMD CPUs are of no known kind.
-
-    On an EPYC with AVX-512: 190 GFLOPS and 145 forward, for the layers of `seed`. With AVX2 alone they are alike.
-    """
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return made_by_amd() and bool(torch.cpu.get_capabilities().get("avx512_f"))
+    amd = str(cpu.get("cpu_name", "")).startswith("AMD")
+    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and amd))
 
 
 def takes_kernels(dtype: torch.dtype) -> bool:
@@ -178,35 +165,6 @@ def takes_kernels(dtype: torch.dtype) -> bool:
     if sys.platform != "linux" or cpu.get("architecture") != "x86_64" or not cpu.get("avx2"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and not cpu.get("amx_bf16"))
-
-
-def row_way(rows: int, width: int) -> RowWay:
-    """How to multiply a matrix by one row: "whole" where MKL is good at it, or the matrix below 100,000 values and in a cache.
-
-    Else, on an EPYC with AVX-512 and two threads: one product for each row, widths of 400 to 2,048 (25 to 30 GB/s; below, torch
-    multiplies so small a part without MKL, above, MKL is slower at it); for narrower ones as a pair of columns, from 250,000
-    values on (13 to 20 GB/s, by itself 5 to 7); otherwise one product a thread (10 to 19).
-    """
-    if rows * width < 100_000 or not multiplies_one_row_on_one_thread():
-        return "whole"
-    if 400 <= width <= 2048:
-        return "rows"
-    if width < 400 and rows * width >= 250_000:
-        return "pair"
-    return "whole" if rows % torch.get_num_threads() else "threads"
-
-
-@cache
-def multiplies_one_row_on_one_thread() -> bool:
-    """Whether this is MKL on an AMD CPU. On an EPYC with AVX2 and two threads, all products of a token of `seed` take 45 ms, in
-    two parts 28 (reading the weights takes 22). On an Intel Xeon, MKL reads 23 GB/s for them on its own.
-    """
-    return torch.backends.mkl.is_available() and made_by_amd()
-
-
-def made_by_amd() -> bool:
-    """Whether AMD made this CPU."""
-    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("AMD")
 
 
 def onednn_says(name: str) -> bool:

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from torch_gpt.onednn import add_weight_gradient, linear, matmul
-
 ROWS = 256
 """Tokens whose logits exist at a time: 10 MB of them at 10,240 tokens of vocabulary, which the cache of a CPU holds."""
 
@@ -36,14 +34,14 @@ class HeadLoss(torch.autograd.Function):
         with torch.autocast(kind, enabled=False):
             for x, target, factor, out in zip(*(t.split(ROWS) for t in (x_NC, targets_N, factors_N, of_x)), strict=True):
                 x, target, factor = x.to(compute), target[:, None], factor[:, None]
-                logits = linear(x, weight).float()
+                logits = F.linear(x, weight).float()
                 at_target, largest = logits.gather(1, target), logits.amax(1, keepdim=True)
                 powers = logits.sub_(largest).exp_()
                 sums = powers.sum(1, keepdim=True)
                 parts.append(((sums.log() + largest - at_target) * factor).sum())
                 of_logits = powers.mul_(factor / sums).scatter_add_(1, target, -factor).to(compute)
-                out.copy_(matmul(of_logits, weight))
-                add_weight_gradient(of_logits, x, of_weight)
+                out.copy_(of_logits @ weight)
+                of_weight += of_logits.T @ x
         ctx.save_for_backward(of_x, of_weight)
         return torch.stack(parts).sum()
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from gpt_core.config import RMS_EPS, ROPE_BASE, GPTConfig
 from torch_gpt import functional as F
 from torch_gpt.loss import head_loss
-from torch_gpt.one_row import linear
 from torch_gpt.recompute import linear_of_gelu
 
 
@@ -96,24 +95,16 @@ def make_norm(config: GPTConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, eps=1e-5) if config.norm == "layernorm" else nn.RMSNorm(config.n_embd, eps=RMS_EPS)
 
 
-class Linear(nn.Linear):
-    """x W^T + b, in half precision inside autocast; the weights stay float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return linear(x, self.weight, self.bias)
-
-
 class Attention(nn.Module):
     """Multi-head causal self-attention; queries and keys with RMSNorm if `qk_norm` (Dehghani et al. 2023, section 2)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.n_head, self.rotates, D = config.n_head, config.positions == "rope", config.n_embd // config.n_head
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, config.bias)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, config.bias)
         self.q_norm = nn.RMSNorm(D, eps=RMS_EPS) if config.qk_norm else None
         self.k_norm = nn.RMSNorm(D, eps=RMS_EPS) if config.qk_norm else None
-        self.c_proj = Linear(config.n_embd, config.n_embd, config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, config.bias)
 
     def forward(self, x_BTC: Tensor, layer: int, cache: KVCache | None, seen_BTS: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -138,8 +129,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.c_fc = Linear(config.n_embd, config.n_hidden, config.bias)
-        self.c_proj = Linear(config.n_hidden, config.n_embd, config.bias)
+        self.c_fc = nn.Linear(config.n_embd, config.n_hidden, config.bias)
+        self.c_proj = nn.Linear(config.n_hidden, config.n_embd, config.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -151,9 +142,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.c_gate = Linear(config.n_embd, config.n_hidden, config.bias)
-        self.c_fc = Linear(config.n_embd, config.n_hidden, config.bias)
-        self.c_proj = Linear(config.n_hidden, config.n_embd, config.bias)
+        self.c_gate = nn.Linear(config.n_embd, config.n_hidden, config.bias)
+        self.c_fc = nn.Linear(config.n_embd, config.n_hidden, config.bias)
+        self.c_proj = nn.Linear(config.n_hidden, config.n_embd, config.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -220,4 +211,4 @@ class GPT(nn.Module):
         x_BTC = self.ln_f(x_BTC)
         if loss_of is not None:
             return head_loss(x_BTC.flatten(0, 1), self.wte.weight, *(values_BT.flatten() for values_BT in loss_of))
-        return linear(x_BTC, self.wte.weight).float()
+        return nn.functional.linear(x_BTC, self.wte.weight).float()

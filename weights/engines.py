@@ -37,10 +37,8 @@ class Engine:
 
 def torch_twin(path: Path) -> Engine:
     """torch_gpt on the CPU, for everything that `weights.convert` reads."""
-    import torch
-
     from torch_gpt.generate import make_forward
-    from torch_gpt.model import GPT
+    from torch_gpt.model import GPT, torch
     from torch_gpt.state import load_weights
 
     source = read(path)
