@@ -3,10 +3,8 @@
 Metal: written from the documentation, not run by the authors; tests marked `metal` run on a Mac. CUDA: run on an H200.
 """
 
-import ctypes
 import os
 import shutil
-from functools import cache
 from importlib.metadata import version
 
 import mlx.core as mx
@@ -55,23 +53,6 @@ def describe(device: mx.Device) -> str:
 def peak_memory() -> int:
     """Most bytes in use so far, by MLX's own count."""
     return mx.get_peak_memory()
-
-
-def reads_columns(rows: int, width: int) -> bool:
-    """Whether a matrix that is multiplied by one row is better stored by columns: by MKL on an AMD CPU, unless it is wide.
-
-    By columns one thread multiplies, by rows all of them, which then spin where the next graph is to be built. On an EPYC with
-    two cores and AVX-512 `tiny` decodes 1.3 to 1.5 times as fast by columns, `best` 1.2 to 1.4, `fast` 1.1 to 1.3, `seed` as
-    fast as by rows (10,240 x 768: 27 GB/s, by rows 20; 768 x 3,072: 21 and 25). Not measured on an Intel CPU.
-    """
-    return rows >= width and multiplies_by_mkl_on_amd()
-
-
-@cache
-def multiplies_by_mkl_on_amd() -> bool:
-    """Whether AMD made this CPU, and its BLAS is MKL."""
-    amd = str(mx.device_info(mx.Device(mx.cpu)).get("device_name", "")).startswith("AMD")
-    return amd and hasattr(ctypes.CDLL(None), "mkl_serv_get_max_threads")
 
 
 def versions() -> dict[str, str]:

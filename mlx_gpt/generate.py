@@ -1,10 +1,7 @@
 """python -m mlx_gpt.generate: continues a prompt. Twin of torch_gpt/generate.py."""
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
-from mlx.core import array
-from mlx.utils import tree_map
 
 from gpt_core import cli, generation
 from gpt_core.generation import Forward
@@ -16,7 +13,6 @@ from mlx_gpt.state import load_weights
 
 def make_forward(model: GPT) -> Forward:
     """The forward pass for `generation.generate`: new tokens and a cache in, the last logits (V,) and the cache out."""
-    lay_out(model)
     one_token = make_one_token(model)
 
     def forward(tokens: list[int], cache: KVCache | None) -> tuple[np.ndarray, KVCache]:
@@ -26,18 +22,6 @@ def make_forward(model: GPT) -> Forward:
         return np.array(logits_BTV)[0, -1], cache
 
     return forward
-
-
-def lay_out(model: nn.Module) -> None:
-    """Stores a model's matrices by columns where one row is multiplied faster so. Their values and shapes stay."""
-
-    def stored(weight: array) -> array:
-        by_columns = weight.ndim == 2 and weight.dtype == mx.float32 and devices.reads_columns(*weight.shape)
-        return mx.contiguous(weight.T).T if by_columns else weight
-
-    if mx.default_device() == mx.cpu:
-        model.update(tree_map(stored, model.parameters()))
-        mx.eval(model.parameters())
 
 
 def main() -> None:

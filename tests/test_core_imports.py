@@ -114,9 +114,6 @@ def test_help_names_the_run_folder_that_is_made(outlines, twin, folder):
 # What only one twin has, on purpose.
 ONLY = {
     "mlx_gpt": {
-        "device.reads_columns",
-        "device.multiplies_by_mkl_on_amd",
-        "generate.lay_out",
         "model.Linear",
         "model.Linear.__call__",
         "functional.cross_entropy",
