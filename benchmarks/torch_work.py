@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache, partial
 
-import torch_gpt  # noqa: F401  # isort: skip
+import torch_gpt  # noqa: F401  # isort: skip  (before torch, as in its own commands: gpt_core/mkl.py)
 import torch
 
 from benchmarks.peaks import Product

@@ -30,7 +30,8 @@ def told(script: str, **environment: str) -> str:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="it is built by g++")
 def test_both_twins_multiply_by_fast_code() -> None:
     own = f"import torch_gpt, torch; {PRODUCT}"
-    for script in (own, "import mlx_gpt, mlx.core as mx; mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))"):
+    timed = f"from benchmarks.torch_work import torch; {PRODUCT}"
+    for script in (own, timed, "import mlx_gpt, mlx.core as mx; mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))"):
         assert any(name in told(script) for name in FAST)
     assert "SSE4.2" in told(own, MKL_ENABLE_INSTRUCTIONS="SSE4_2"), "what a user chooses is taken"
 
@@ -75,17 +76,20 @@ def test_which_cpu_needs_it(loaded: list[Path], tmp_path: Path, monkeypatch: pyt
     assert loaded == [mkl.SOURCE]
 
 
-def test_too_late_once_torch_is_there(loaded: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    amd = tmp_path / "cpuinfo"
-    amd.write_text("vendor_id\t: AuthenticAMD")
-    monkeypatch.setattr(mkl, "CPU", amd)
+@pytest.fixture
+def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An AMD CPU."""
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text("vendor_id\t: AuthenticAMD")
+    monkeypatch.setattr(mkl, "CPU", cpu)
+
+
+def test_too_late_once_torch_is_there(loaded: list[Path], amd: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", torch)
     assert mkl.preload() is False and loaded == []
 
 
-def test_without_a_compiler_torch_stays_as_it_is(loaded: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    amd = tmp_path / "cpuinfo"
-    amd.write_text("vendor_id\t: AuthenticAMD")
-    monkeypatch.setattr(mkl, "CPU", amd)
+def test_without_a_compiler_torch_stays_as_it_is(loaded: list[Path], amd: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mkl.preload() is True
     monkeypatch.setattr(native, "load", lambda source, flags, mode: None)
     assert mkl.preload() is False

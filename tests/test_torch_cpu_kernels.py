@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from twins import CONFIG, T
 
 from gpt_core import native
 from torch_gpt import cpu_kernels, functional
 from torch_gpt import device as devices
-from torch_gpt.model import GPT, reference_attention, row_mask
+from torch_gpt.model import reference_attention, row_mask
 
 if not devices.takes_kernels(torch.float32) or shutil.which("g++") is None:
     pytest.skip("the kernels are for Linux on x86-64 with AVX2, and need g++", allow_module_level=True)
@@ -243,19 +242,3 @@ def test_another_machine_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda cpu=cpu: cpu)
         cpu_kernels.library.__wrapped__()  # its answer is kept otherwise
     assert machines == [{"cpu_name": "one"}, {"cpu_name": "another"}]
-
-
-def test_a_gpu_still_gets_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch.compile traces for CUDA, on tensors without values; a question about this CPU would split it."""
-    model = GPT(CONFIG).to("meta")
-    idx, counted = (torch.zeros(2, T, dtype=dtype, device="meta") for dtype in (torch.long, torch.float32))
-
-    def loss() -> Tensor:
-        return model(idx, loss_of=(idx, counted))
-
-    assert torch.compile(loss, backend="eager", fullgraph=True)().shape == ()
-    torch.compiler.reset()
-    monkeypatch.setattr(functional, "slow", lambda x: bool(torch.cpu.get_capabilities()) and False)
-    with pytest.raises(torch._dynamo.exc.Unsupported):
-        torch.compile(loss, backend="eager", fullgraph=True)()
-    torch.compiler.reset()

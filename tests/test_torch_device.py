@@ -13,14 +13,16 @@ import torch
 import torch.nn.functional as F
 from commands import ROOT
 from torch.profiler import profile
-from twins import CPU, B, T, batch, fresh, scaled_up, torch_twin
+from twins import CONFIG, CPU, B, T, batch, fresh, scaled_up, torch_twin
 
 import torch_gpt.device as devices
 import torch_gpt.rounded
 from gpt_core.checkpoint import Arrays
 from gpt_core.config import TrainConfig
 from gpt_core.errors import InputError
+from torch_gpt import functional
 from torch_gpt.functional import gelu
+from torch_gpt.model import GPT
 from torch_gpt.recompute import linear_of_gelu
 from torch_gpt.rounded import RoundedProducts, rounded
 
@@ -226,3 +228,19 @@ def test_a_linear_layer_of_gelu_keeps_its_input_alone_and_gives_the_same_bits(pr
     for value, right in zip(found, expected, strict=True):
         torch.testing.assert_close(value, right, rtol=0, atol=0)
     assert plain - lean == given.nbytes
+
+
+def test_a_gpu_still_gets_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile traces for CUDA, on tensors without values; a question about this CPU would split it."""
+    model = GPT(CONFIG).to("meta")
+    idx, counted = (torch.zeros(2, T, dtype=dtype, device="meta") for dtype in (torch.long, torch.float32))
+
+    def loss() -> torch.Tensor:
+        return model(idx, loss_of=(idx, counted))
+
+    assert torch.compile(loss, backend="eager", fullgraph=True)().shape == ()
+    torch.compiler.reset()
+    monkeypatch.setattr(functional, "slow", lambda x: bool(torch.cpu.get_capabilities()) and False)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(loss, backend="eager", fullgraph=True)()
+    torch.compiler.reset()
